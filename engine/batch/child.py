@@ -1,0 +1,107 @@
+"""The worker process: `python -m inferay.engine.batch.child FD`, with a socket to its parent.
+
+It holds the user's code and nothing of Ray. Messages are lines of JSON: settings first, then
+leases; answers are `ready`, `start_failed` and receipts. It ends when its parent closes the socket,
+or, on Linux, with its parent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+from inferay.engine.batch.hand import Hand
+from inferay.engine.batch.messages import Failure, Lease, WorkerSettings
+from inferay.engine.batch.scorer import Scorer
+from inferay.engine.batch.staging import Staging
+from inferay.engine.batch.store import LocalStore
+from inferay.engine.batch.units import Range
+from inferay.engine.scoring.aliases import install_aliases
+from inferay.engine.scoring.script import ScoringScript
+from inferay.engine.scoring.tracebacks import describe_exception, user_traceback
+from inferay.errors import UserCodeError
+
+#: The parent asks for the hung stack with this signal before it kills.
+STACK_SIGNAL = signal.SIGUSR2
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(descriptor: int) -> None:
+    """Serve one parent over the socket until it closes."""
+    _die_with_parent()
+    channel = socket.socket(fileno=descriptor)
+    channel.set_inheritable(False)
+    lines = channel.makefile("r", encoding="utf-8")
+    out = channel.makefile("w", encoding="utf-8")
+    first = json.loads(lines.readline())
+    stack_file = open(first["stack"], "wb", buffering=0)
+    faulthandler.enable(stack_file)
+    faulthandler.register(STACK_SIGNAL, file=stack_file, all_threads=True)
+    settings = WorkerSettings(**first["settings"] | {
+        "packages": tuple(first["settings"]["packages"])
+    })
+    hand = Hand(Path(first["hand"]))
+    try:
+        script, scorer = _start(settings, hand)
+    except BaseException as error:   # whatever it is, the parent has to hear of it
+        _send(out, {"k": "start_failed", "failure": _start_failure(error, settings).__dict__})
+        return
+    _send(out, {"k": "ready"})
+    for line in lines:
+        message = json.loads(line)
+        lease = Lease(**message | {"range": Range.from_json(message["range"])})
+        receipt = scorer.score(lease)
+        sys.stdout.flush()
+        _send(out, {"k": "receipt", "receipt": receipt.to_json()})
+    script.shutdown()
+    scorer.close()
+
+
+def _start(settings: WorkerSettings, hand: Hand) -> tuple[ScoringScript, Scorer]:
+    logging.basicConfig(
+        level=settings.logging_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    install_aliases()
+    store = LocalStore(Path(settings.store))
+    name = settings.segment.removeprefix("segments/")
+    staging = Staging(store.path(f"staging/{name}"), store, f"files/{name}")
+    os.environ["AZUREML_BI_OUTPUT_PATH"] = str(staging.folder)
+    script = ScoringScript.load(
+        Path(settings.code_dir), settings.scoring_script, packages=settings.packages
+    )
+    script.init()
+    return script, Scorer(settings, script.run, staging, hand)
+
+
+def _start_failure(error: BaseException, settings: WorkerSettings) -> Failure:
+    if isinstance(error, UserCodeError):
+        return Failure(error.code, error.message, error.details or "")
+    return Failure(
+        "StartFailed", describe_exception(error),
+        user_traceback(error, Path(settings.code_dir)), is_own=False,
+    )
+
+
+def _send(out: IO[str], message: dict[str, Any]) -> None:
+    out.write(json.dumps(message) + "\n")
+    out.flush()
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to kill this process when its parent dies; elsewhere the closed socket ends it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,416 @@
+"""Which worker scores what next, and what becomes of a failure: a state machine without I/O.
+
+Events go in (`on_*`), leases and journal records come out. It knows no Ray, no clock and no disk.
+
+Leases are contiguous ranges of mini-batches, sized by measured speed to `max(0.2 s, workers x
+1 ms)` of work and shrinking towards the end. A failed mini-batch is retried alone, then bisected:
+each part gets one attempt, and the single item that fails is the poison. A death blames only the
+mini-batch in hand, and only if the code itself is the cause.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from inferay.engine.batch.journal import Record
+from inferay.engine.batch.messages import Done, Failure, Lease, Receipt
+from inferay.engine.batch.units import Range
+from inferay.errors import InferayError, JobError, UserCodeError
+
+#: Work in one lease: enough that a lease's own cost (about 0.5 ms in the driver) vanishes.
+LEASE_S_MIN = 0.2
+LEASE_S_PER_WORKER = 0.001
+
+#: A lease grows at most so much from one to the next: a speed measured on few is not trusted.
+LEASE_GROWTH_MAX = 8
+
+#: Mini-batches in one lease at most: a lost worker loses no more than these.
+LEASE_MINI_BATCHES_MAX = 5_000
+
+#: A worker gives back what it has not begun after this many times the intended work.
+LEASE_BUDGET = 2.0
+
+#: Leases that a worker holds: one in hand, one waiting, so that it is never idle.
+LEASES_PER_WORKER = 2
+
+#: Deaths from outside that a mini-batch survives without blame.
+KILLS_MAX = 20
+
+#: Failed starts of one worker in a row before its slot is given up.
+STARTS_MAX = 3
+
+#: Failed starts before any worker was ever ready, of whatever causes, before the job is given up.
+STARTS_BEFORE_READY_MAX = 6
+
+
+@dataclass
+class Counts:
+    """How far the job is. Items are units of the input.
+
+    Attributes:
+        mini_batches_done: Committed, failed ones included.
+        items_ok: Items that succeeded.
+        items_failed: Items that failed for good.
+        rows: Rows returned.
+        retries: Attempts beyond the first.
+        deaths: Worker processes that ended unasked.
+    """
+
+    mini_batches_done: int = 0
+    items_ok: int = 0
+    items_failed: int = 0
+    rows: int = 0
+    retries: int = 0
+    deaths: int = 0
+
+
+@dataclass
+class _Worker:
+    leases: list[Lease] = field(default_factory=list)
+    last_size: int = 0
+    start_failures: int = 0
+    state: str = "stopped"   # stopped -> starting -> ready -> stopped; lost is for good
+
+
+class Dispatcher:
+    """The whole state of a running job's dispatch.
+
+    Attributes:
+        counts: How far the job is.
+        failure: Why the job fails, once it does; no lease is given after that.
+    """
+
+    def __init__(
+        self, *, mini_batches: int, workers: int, max_retries: int, error_threshold: int,
+        items_of: Callable[[int], int], script: str = "score.py",
+    ) -> None:
+        self.counts = Counts()
+        self.failure: InferayError | None = None
+        self.mini_batches = mini_batches
+        self.workers = {slot: _Worker() for slot in range(max(1, min(workers, mini_batches)))}
+        self._max_retries = max_retries
+        self._error_threshold = error_threshold
+        self._items_of = items_of
+        self._script = script
+        self._done = bytearray(mini_batches)
+        self._parts: dict[int, list[tuple[int, int]]] = {}
+        self._pending: deque[Range] = deque()
+        self._pending_size = 0
+        self._retries: deque[tuple[Range, int]] = deque()
+        self._kills: dict[Range, int] = {}
+        self._start_failures: list[Failure] = []
+        self._was_ready = False
+        self._cost_s = 0.0
+        self._next_id = 1
+        self._lowest: tuple[tuple[int, int], dict[str, Any]] | None = None
+
+    # -- what the journal says at the start
+
+    def replay(self, record: Record) -> None:
+        """Take in a commit record of an earlier epoch; one for a done range counts for nothing."""
+        if record["k"] == "commit":
+            self._accept(record)
+
+    def begin(self) -> None:
+        """Queue what is not done; call once, after the replay."""
+        first = 0
+        while first < self.mini_batches:
+            stop = first
+            while stop < self.mini_batches and not self._done[stop]:
+                stop += 1
+            if stop > first:
+                self._queue_around_parts(first, stop)
+            first = stop + 1
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do: all is committed, or the job has failed."""
+        return self.failure is not None or self.counts.mini_batches_done == self.mini_batches
+
+    @property
+    def lease_s(self) -> float:
+        """The work that one lease is meant to hold, in seconds."""
+        return max(LEASE_S_MIN, len(self.workers) * LEASE_S_PER_WORKER)
+
+    # -- workers
+
+    def slots_to_start(self) -> list[int]:
+        """Return the slots that want a worker now, and count them as starting."""
+        if self.is_over:
+            return []
+        slots = [slot for slot, worker in self.workers.items() if worker.state == "stopped"]
+        for slot in slots:
+            self.workers[slot].state = "starting"
+        return slots
+
+    def on_ready(self, slot: int) -> None:
+        """A worker is up."""
+        self._was_ready = True
+        self.workers[slot].state = "ready"
+        self.workers[slot].start_failures = 0
+
+    def on_start_failed(self, slot: int, failure: Failure) -> None:
+        """A worker did not come up: try again, or give up if it is the code's own doing."""
+        worker = self.workers[slot]
+        worker.state = "stopped"
+        worker.start_failures += 1
+        self._start_failures.append(failure)
+        if not self._was_ready:
+            same = [f for f in self._start_failures if f.signature == failure.signature]
+            is_certain = failure.is_own and len(same) >= min(2, len(self.workers))
+            if is_certain or len(self._start_failures) >= STARTS_BEFORE_READY_MAX:
+                self._fail_start(failure)
+        elif worker.start_failures >= STARTS_MAX:
+            worker.state = "lost"
+            if all(other.state == "lost" for other in self.workers.values()):
+                self._fail_start(failure)
+
+    def on_death(self, slot: int, failure: Failure, in_hand: int | None) -> list[Record]:
+        """A worker died: blame the mini-batch in hand if the code did it, requeue the rest."""
+        worker = self.workers[slot]
+        leases, worker.leases, worker.state = worker.leases, [], "stopped"
+        worker.last_size = 0
+        self.counts.deaths += 1
+        if not leases:
+            return []
+        current = next((held for held in leases if _holds(held, in_hand)), None)
+        is_known = current is not None
+        current = current or leases[0]
+        for lease in reversed(leases):
+            if lease is not current:
+                self._requeue(lease)
+        suspect = in_hand if is_known and in_hand is not None else current.range.first
+        return self._split_at_death(current, suspect, failure, is_known)
+
+    # -- leases
+
+    def next_lease(self, slot: int) -> Lease | None:
+        """Return the next lease for a worker, or None if it has enough or there is none."""
+        worker = self.workers[slot]
+        if worker.state != "ready" or self.is_over or len(worker.leases) >= self._leases_allowed():
+            return None
+        if self._retries:
+            taken, attempt = self._retries.popleft()
+            self.counts.retries += 1
+        elif self._pending:
+            taken, attempt = self._take(self._size(worker)), 1
+            worker.last_size = taken.stop - taken.first
+        else:
+            return None
+        lease = Lease(self._next_id, taken, attempt, self.lease_s * LEASE_BUDGET)
+        self._next_id += 1
+        worker.leases.append(lease)
+        return lease
+
+    def on_receipt(self, slot: int, receipt: Receipt) -> list[Record]:
+        """Take in a worker's answer; return the records that it makes, to be written in order."""
+        worker = self.workers[slot]
+        lease = next((held for held in worker.leases if held.id == receipt.lease_id), None)
+        if lease is None:   # of a worker that was given up: its leases went to others
+            return []
+        worker.leases.remove(lease)
+        self._measure(receipt)
+        if receipt.rest is not None:
+            self._push_front(receipt.rest)
+        records = [record for done in receipt.done if (record := self._commit(done))]
+        for failed in receipt.failed:
+            attempt = lease.attempt if lease.range == failed.range else 1
+            records += self._fail(failed.range, failed.items, failed.failure, attempt)
+        return records
+
+    # -- queues
+
+    def _leases_allowed(self) -> int:
+        near_end = self._pending_size < 2 * len(self.workers) * LEASES_PER_WORKER
+        return 1 if near_end else LEASES_PER_WORKER
+
+    def _size(self, worker: _Worker) -> int:
+        guided = self._pending_size // (2 * len(self.workers))
+        by_time = int(self.lease_s / self._cost_s) if self._cost_s > 0 and worker.last_size else 1
+        growth = max(1, worker.last_size * LEASE_GROWTH_MAX)
+        return max(1, min(guided, by_time, growth, LEASE_MINI_BATCHES_MAX))
+
+    def _take(self, size: int) -> Range:
+        head = self._pending.popleft()
+        taken = Range(head.first, min(head.stop, head.first + size))
+        if taken.stop < head.stop:
+            self._pending.appendleft(Range(taken.stop, head.stop))
+        self._pending_size -= taken.stop - taken.first
+        return taken
+
+    def _push_front(self, work: Range) -> None:
+        self._pending.appendleft(work)
+        self._pending_size += work.stop - work.first
+
+    def _requeue(self, lease: Lease) -> None:
+        if lease.attempt > 1 or lease.range.is_part:
+            self._retries.appendleft((lease.range, lease.attempt))
+        else:
+            self._push_front(lease.range)
+
+    def _queue_around_parts(self, first: int, stop: int) -> None:
+        """Queue [first, stop), and of mini-batches that are done in part only what is missing."""
+        for index in sorted(i for i in self._parts if first <= i < stop):
+            if index > first:
+                self._pending.append(Range(first, index))
+                self._pending_size += index - first
+            for start, end in self._gaps(index):
+                attempt = self._max_retries + 2
+                self._retries.append((Range(index, index + 1, (start, end)), attempt))
+            first = index + 1
+        if stop > first:
+            self._pending.append(Range(first, stop))
+            self._pending_size += stop - first
+
+    def _gaps(self, index: int) -> list[tuple[int, int]]:
+        gaps, at = [], 0
+        for start, stop in sorted(self._parts[index]):
+            if start > at:
+                gaps.append((at, start))
+            at = max(at, stop)
+        if at < self._items_of(index):
+            gaps.append((at, self._items_of(index)))
+        return gaps
+
+    def _measure(self, receipt: Receipt) -> None:
+        scored = len(receipt.failed) + sum(d.range.stop - d.range.first for d in receipt.done)
+        if scored:
+            cost_s = max(receipt.wall_s / scored, 1e-7)
+            self._cost_s = cost_s if self._cost_s == 0 else (self._cost_s + cost_s) / 2
+
+    # -- outcomes
+
+    def _commit(self, done: Done) -> Record | None:
+        failures = [
+            _failure_json(
+                Range(index, index + 1, done.range.items), items, missing, 1,
+                Failure("RowsMissing", f"run() returned {items - missing} rows for {items} items"),
+            )
+            for index, items, missing in done.missing
+        ]
+        record: Record = {
+            "k": "commit", "r": done.range.to_json(), "seg": done.segment,
+            "at": [done.start, done.stop], "rows": done.rows,
+            "ok": done.items - sum(f["n"] for f in failures), "failures": failures,
+            "files": [asdict(file) for file in done.files],
+        }
+        return self._accept(record)
+
+    def _fail(
+        self, failed: Range, items: int, failure: Failure, attempt: int
+    ) -> list[Record]:
+        if not failed.is_part and attempt <= self._max_retries:
+            self._retries.append((failed, attempt + 1))
+            return []
+        if items > 1:
+            start, stop = failed.items or (0, items)
+            middle = (start + stop) // 2
+            for part in ((middle, stop), (start, middle)):
+                self._retries.appendleft((Range(failed.first, failed.stop, part), attempt + 1))
+            return []
+        poison = _failure_json(failed, items, items, attempt, failure)
+        record = self._accept({
+            "k": "commit", "r": failed.to_json(), "seg": "", "at": [0, 0], "rows": 0, "ok": 0,
+            "failures": [poison], "files": [],
+        })
+        return [record] if record else []
+
+    def _split_at_death(
+        self, lease: Lease, suspect: int, failure: Failure, is_known: bool
+    ) -> list[Record]:
+        one = lease.range if lease.range.is_part else Range(suspect, suspect + 1)
+        if not lease.range.is_part and lease.range != one:
+            if one.stop < lease.range.stop:
+                self._push_front(Range(one.stop, lease.range.stop))
+            if lease.range.first < one.first:
+                self._push_front(Range(lease.range.first, one.first))
+        attempt = lease.attempt if lease.range == one else 1
+        if not (failure.is_own and is_known):
+            self._kills[one] = self._kills.get(one, 0) + 1
+            if self._kills[one] <= KILLS_MAX:
+                self._requeue(Lease(0, one, attempt, 0))
+                return []
+        items = one.items[1] - one.items[0] if one.items else self._items_of(one.first)
+        return self._fail(one, items, failure, attempt)
+
+    def _accept(self, record: Record) -> Record | None:
+        """Count a commit record, unless its range is done: first commit wins."""
+        done = Range.from_json(record["r"])
+        if any(self._done[done.first : done.stop]):
+            return None
+        if done.items is None:
+            self._done[done.first : done.stop] = b"\1" * (done.stop - done.first)
+            self.counts.mini_batches_done += done.stop - done.first
+        else:
+            parts = self._parts.setdefault(done.first, [])
+            if done.items in parts:
+                return None
+            parts.append(done.items)
+            if not self._gaps(done.first):
+                del self._parts[done.first]
+                self._done[done.first] = 1
+                self.counts.mini_batches_done += 1
+        self.counts.items_ok += record["ok"]
+        self.counts.rows += record["rows"]
+        for failure in record["failures"]:
+            self._count_failure(failure)
+        return record
+
+    def _count_failure(self, failure: dict[str, Any]) -> None:
+        self.counts.items_failed += failure["n"]
+        key = (failure["mb"], failure["items"][0])
+        if self._lowest is None or key < self._lowest[0]:
+            self._lowest = (key, failure)
+        if 0 <= self._error_threshold < self.counts.items_failed:
+            self.failure = self.threshold_error()
+
+    @property
+    def first_failure(self) -> dict[str, Any] | None:
+        """The failure of the lowest item known to have failed."""
+        return self._lowest[1] if self._lowest else None
+
+    def threshold_error(self) -> JobError:
+        """Return the error of a job with more failed items than its threshold allows."""
+        return JobError(
+            f"{self.counts.items_failed} items have failed, more than error_threshold "
+            f"{self._error_threshold} allows; the first: {self._first_line()}",
+            code="ErrorThresholdExceeded", details=self._first_traceback(),
+        )
+
+    def nothing_succeeded_error(self) -> JobError:
+        """Return the error of a job in which no item succeeded, whatever its threshold."""
+        return JobError(
+            f"none of {self.counts.items_failed} items succeeded; the first: {self._first_line()}",
+            code="NoItemSucceeded", details=self._first_traceback(),
+        )
+
+    def _first_line(self) -> str:
+        return str(self._lowest[1]["exception"]) if self._lowest else "none"
+
+    def _first_traceback(self) -> str | None:
+        return (self._lowest[1]["traceback"] or None) if self._lowest else None
+
+    def _fail_start(self, failure: Failure) -> None:
+        code = {"Exception": "InitFailed"}.get(failure.kind, failure.kind)
+        error = UserCodeError if failure.is_own else JobError
+        self.failure = error(
+            f"no worker of {self._script} could start: {failure.exception}",
+            code=code, details=failure.traceback or None,
+        )
+
+
+def _holds(lease: Lease, in_hand: int | None) -> bool:
+    return in_hand is not None and lease.range.first <= in_hand < lease.range.stop
+
+
+def _failure_json(
+    failed: Range, items: int, count: int, attempts: int, failure: Failure
+) -> dict[str, Any]:
+    return {
+        "mb": failed.first, "items": list(failed.items or (0, items)), "n": count,
+        "attempts": attempts, "kind": failure.kind, "exception": failure.exception,
+        "traceback": failure.traceback,
+    }

@@ -1,0 +1,406 @@
+"""The driver of one epoch of a job: claim, list, dispatch, commit, publish.
+
+It keeps the protocol's order: the epoch is claimed before anything is written, the manifest is
+sealed before the first lease, a record is durable before it counts, `sealed` ends the journal
+before anything is published, and `_SUCCESS.json` is last.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import queue
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from inferay.engine.batch import output as outputs
+from inferay.engine.batch.dispatch import Counts, Dispatcher
+from inferay.engine.batch.journal import (
+    JournalWriter,
+    Record,
+    SupersededError,
+    check_newest,
+    claim,
+    epochs,
+    valid_records,
+)
+from inferay.engine.batch.listing import Listing, list_file, list_folder
+from inferay.engine.batch.manifest import (
+    SEAL,
+    ManifestReader,
+    Seal,
+    plan,
+    read_seal,
+    write_manifest,
+)
+from inferay.engine.batch.messages import (
+    Event,
+    JournalFailed,
+    ReceiptArrived,
+    WorkerDied,
+    WorkerReady,
+    WorkerSettings,
+    WorkerStartFailed,
+)
+from inferay.engine.batch.pool import Events, Pool, SettingsOf
+from inferay.engine.batch.progress import Progress, ProgressWriter
+from inferay.engine.batch.spec import JobSpec
+from inferay.engine.batch.store import LocalStore, Store
+from inferay.engine.batch.units import Unit
+from inferay.errors import Conflict, InferayError, JobError
+
+#: How long the driver waits for an event before it looks at progress and cancellation.
+TICK_S = 0.1
+
+#: How often the progress is written.
+REPORT_S = 0.5
+
+#: How long a worker may be silent beyond what its leases allow before it is given up: longer
+#: than Ray takes to notice a dead node, so that a death is seen as what it is.
+SILENCE_S = 60.0
+
+#: Name in the job's store whose existence asks the driver to cancel.
+CANCEL = "cancel"
+
+#: Makes a pool, given the settings of its workers and where its events go.
+PoolFactory = Callable[[SettingsOf, Events], Pool]
+
+
+class Canceled(JobError):
+    """Raised in the driver when the job was asked to end."""
+
+    code = "Canceled"
+
+
+class Interrupted(JobError):
+    """Raised in the driver when its process was told to stop; the job can be resumed."""
+
+    code = "Interrupted"
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a job ended.
+
+    Attributes:
+        status: `Completed`, `Failed` or `Canceled`.
+        epoch: The epoch that ended it.
+        output: Folder of the output.
+        counts: How far it came.
+        error: Why it did not complete: code, message, target, details.
+        seconds: From the first lease to the published output, of this epoch.
+    """
+
+    status: str
+    epoch: int
+    output: str
+    counts: Counts
+    error: dict[str, Any] | None = None
+    seconds: float = 0.0
+
+    def to_bytes(self) -> bytes:
+        """Return the result as it is stored."""
+        return json.dumps({"format": "inferay.result", "version": 1, **asdict(self)}).encode()
+
+
+@dataclass
+class _Leased:
+    deadline_s: float
+    leases: int = 0
+
+
+@dataclass
+class Driver:
+    """One epoch of one job, on one thread; `run` is called once.
+
+    Attributes:
+        spec: The job.
+        make_pool: Makes the workers' pool, once it is needed.
+        epoch: Claim exactly this epoch; None: the next free one.
+        is_stopped: Asked often; True ends the driver and leaves the job to be resumed.
+    """
+
+    spec: JobSpec
+    make_pool: PoolFactory
+    epoch: int | None = None
+    is_stopped: Callable[[], bool] = lambda: False
+    _events: Events = field(default_factory=queue.SimpleQueue)
+    _busy: dict[int, _Leased] = field(default_factory=dict)
+
+    def run(self) -> Result:
+        """Run the job to its end; blocks.
+
+        Raises:
+            Conflict: The output exists, or a newer driver has the job; nothing was changed.
+            Interrupted: `is_stopped` said so; the job can be resumed.
+        """
+        store = LocalStore(Path(self.spec.work))
+        output = LocalStore(Path(self.spec.output))
+        if not epochs(store):
+            outputs.check_free(output, self.spec.settings.output_file_name)
+        epoch, log = claim(store, {"spec": self.spec.content_hash}, epoch=self.epoch)
+        progress = ProgressWriter(store, epoch)
+        writer = JournalWriter(
+            log, on_durable=lambda group: None,
+            on_error=lambda error: self._events.put(JournalFailed(error)),
+        )
+        dispatcher: Dispatcher | None = None
+        seconds = 0.0
+        try:
+            progress.write("Preparing")
+            seal = self._seal(store, epoch)
+            dispatcher = self._dispatcher(store, seal)
+            began_s = time.monotonic()
+            self._dispatch(store, dispatcher, writer, progress, epoch)
+            seconds = time.monotonic() - began_s
+            progress.write("Finalizing", dispatcher)
+            self._publish(store, output, dispatcher, writer, epoch, seal, progress)
+            seconds = time.monotonic() - began_s
+            result = Result("Completed", epoch, self.spec.output, dispatcher.counts, None, seconds)
+        except (SupersededError, Interrupted):
+            writer.close()
+            raise
+        except (InferayError, OSError) as error:
+            writer.close()
+            error = _storage_full(error)
+            status = "Canceled" if isinstance(error, Canceled) else "Failed"
+            self._publish_partial(store, output, epoch)
+            counts = dispatcher.counts if dispatcher else Counts()
+            result = Result(
+                status, epoch, self.spec.output, counts, error.as_dict(), seconds
+            )
+        progress.write(result.status, dispatcher, error=result.error)
+        store.create(f"result/{epoch}.json", result.to_bytes())
+        return result
+
+    # -- the phases
+
+    def _seal(self, store: Store, epoch: int) -> Seal:
+        if store.exists(SEAL):
+            return read_seal(store)
+        root, units = self._list()
+        batches = plan(self._not_stopped(store, units), self.spec.settings.mini_batch_size)
+        seal = write_manifest(store, batches, root=root, epoch=epoch)
+        if seal.units == 0:
+            links = self._listing.links_skipped
+            hint = f"; {links} links lead out of it and were not followed" if links else ""
+            raise JobError(
+                f"the input {self.spec.input} has no files{hint}", code="NoInput",
+                target=self.spec.input,
+            )
+        return seal
+
+    def _list(self) -> tuple[str, Iterator[Unit]]:
+        self._listing = Listing()
+        if self.spec.input_type == "uri_file":
+            return os.path.dirname(self.spec.input), list_file(self.spec.input)
+        return self.spec.input, list_folder(self.spec.input, self._listing)
+
+    def _not_stopped(self, store: Store, units: Iterator[Unit]) -> Iterator[Unit]:
+        for number, unit in enumerate(units):
+            if number % 10_000 == 0:
+                self._check_stop(store)
+            yield unit
+
+    def _dispatcher(self, store: Store, seal: Seal) -> Dispatcher:
+        manifest = ManifestReader(store, seal)
+        settings = self.spec.settings
+        dispatcher = Dispatcher(
+            mini_batches=seal.mini_batches, workers=self.spec.workers.count,
+            max_retries=settings.max_retries, error_threshold=settings.error_threshold,
+            items_of=lambda index: len(manifest.mini_batch(index)),
+            script=self.spec.scoring_script,
+        )
+        for record in valid_records(store):
+            dispatcher.replay(record)
+        dispatcher.begin()
+        return dispatcher
+
+    def _dispatch(
+        self, store: Store, dispatcher: Dispatcher, writer: JournalWriter,
+        progress: ProgressWriter, epoch: int,
+    ) -> None:
+        """Score all that is not done; returns when it is, raises when the job fails."""
+        if dispatcher.is_over and dispatcher.failure is None:
+            return
+        pool = self.make_pool(lambda slot, start: self._worker(epoch, slot, start), self._events)
+        try:
+            while not dispatcher.is_over:
+                for slot in dispatcher.slots_to_start():
+                    pool.start(slot)
+                self._give_leases(pool, dispatcher)
+                progress.write_if_due("Running", dispatcher, pool.waiting_for)
+                self._check_stop(store)
+                self._give_up_silent(pool)
+                for event in self._wait():
+                    for record in self._take_in(dispatcher, event):
+                        writer.append(record)
+        finally:
+            pool.close()
+        if dispatcher.failure is not None:
+            raise dispatcher.failure
+
+    def _publish(
+        self, store: Store, output: Store, dispatcher: Dispatcher, writer: JournalWriter,
+        epoch: int, seal: Seal, progress: ProgressWriter,
+    ) -> None:
+        if dispatcher.counts.items_ok == 0:
+            raise dispatcher.nothing_succeeded_error()
+        check_newest(store, epoch)
+        writer.append({"k": "sealed", "by": epoch})
+        writer.close()
+        self._check_journal()
+        records = outputs.committed(store)
+        name = self.spec.settings.output_file_name
+        output.remove(name + outputs.PARTIAL)
+        self._check_reserved(records)
+        check_newest(store, epoch)
+        files = outputs.publish_files(store, records, output)
+        if self.spec.settings.output_action == "append_row":
+            files.append(outputs.publish_rows(store, records, output, name))
+        errors = outputs.publish_errors(records, ManifestReader(store, seal), output)
+        check_newest(store, epoch)
+        self._write_success(output, dispatcher, seal, files, errors, progress)
+        for folder in ("segments", "files", "staging"):
+            store.delete(folder)
+
+    def _publish_partial(self, store: Store, output: Store, epoch: int) -> None:
+        """Leave the committed rows of a job that did not complete under `.partial`."""
+        if self.spec.settings.output_action != "append_row":
+            return
+        check_newest(store, epoch)
+        records = outputs.committed(store)
+        name = self.spec.settings.output_file_name + outputs.PARTIAL
+        if any(record["seg"] for record in records):
+            output.remove(name)
+            outputs.publish_rows(store, records, output, name)
+
+    def _write_success(
+        self, output: Store, dispatcher: Dispatcher, seal: Seal,
+        files: list[outputs.Published], errors: outputs.Published | None,
+        progress: ProgressWriter,
+    ) -> None:
+        counts = dispatcher.counts
+        success = {
+            "format": "inferay.success", "version": outputs.VERSION,
+            "counts": {
+                "items": seal.units, "items_ok": counts.items_ok,
+                "items_failed": counts.items_failed, "mini_batches": seal.mini_batches,
+                "rows": counts.rows,
+            },
+            "files": [asdict(file) for file in files],
+            "errors": asdict(errors) if errors else None,
+            "hashes": {**self.spec.hashes, "manifest": seal.sha256},
+            "run": {"job": self.spec.name, **progress.run_facts(counts)},
+        }
+        try:
+            output.create(outputs.SUCCESS, json.dumps(success, indent=2).encode() + b"\n")
+        except FileExistsError:
+            found = json.loads(output.read(outputs.SUCCESS))
+            if found.get("run", {}).get("job") != self.spec.name:
+                raise Conflict(
+                    "the output already has a _SUCCESS.json of another job", code="OutputExists"
+                ) from None
+
+    def _check_reserved(self, records: list[Record]) -> None:
+        reserved = {self.spec.settings.output_file_name, outputs.SUCCESS, outputs.ERRORS}
+        for record in records:
+            for file in record["files"]:
+                if file["name"] in reserved:
+                    raise JobError(
+                        f"the script wrote '{file['name']}' under AZUREML_BI_OUTPUT_PATH, a name "
+                        "that the job itself writes; choose another",
+                        code="OutputNameClash", target=file["name"],
+                    )
+
+    # -- one turn of the loop
+
+    def _give_leases(self, pool: Pool, dispatcher: Dispatcher) -> None:
+        now_s = time.monotonic()
+        for slot in dispatcher.workers:
+            while lease := dispatcher.next_lease(slot):
+                allowed_s = lease.budget_s + self.spec.settings.timeout_s + SILENCE_S
+                busy = self._busy.setdefault(slot, _Leased(now_s))
+                busy.deadline_s = max(busy.deadline_s, now_s) + allowed_s
+                busy.leases += 1
+                pool.lease(slot, lease)
+
+    def _give_up_silent(self, pool: Pool) -> None:
+        now_s = time.monotonic()
+        for slot, busy in list(self._busy.items()):
+            if now_s > busy.deadline_s:
+                del self._busy[slot]
+                pool.kill(slot)
+
+    def _wait(self) -> list[Event]:
+        try:
+            events = [self._events.get(timeout=TICK_S)]
+        except queue.Empty:
+            return []
+        while True:
+            try:
+                events.append(self._events.get_nowait())
+            except queue.Empty:
+                return events
+
+    def _take_in(self, dispatcher: Dispatcher, event: Event) -> list[Record]:
+        if isinstance(event, JournalFailed):
+            raise event.error
+        if isinstance(event, WorkerReady):
+            dispatcher.on_ready(event.slot)
+            return []
+        if isinstance(event, WorkerStartFailed):
+            dispatcher.on_start_failed(event.slot, event.failure)
+            return []
+        if isinstance(event, WorkerDied):
+            self._busy.pop(event.slot, None)
+            return dispatcher.on_death(event.slot, event.failure, event.in_hand)
+        return self._take_receipt(dispatcher, event)
+
+    def _take_receipt(self, dispatcher: Dispatcher, event: ReceiptArrived) -> list[Record]:
+        busy = self._busy.get(event.slot)
+        if busy is not None:
+            busy.leases -= 1
+            if busy.leases == 0:
+                del self._busy[event.slot]
+        return dispatcher.on_receipt(event.slot, event.receipt)
+
+    def _check_stop(self, store: Store) -> None:
+        if self.is_stopped():
+            raise Interrupted("the driver was told to stop; the job can be resumed")
+        if store.exists(CANCEL):
+            raise Canceled("the job was canceled")
+
+    def _check_journal(self) -> None:
+        for event in self._wait():
+            if isinstance(event, JournalFailed):
+                raise event.error
+
+    def _worker(self, epoch: int, slot: int, start: int) -> WorkerSettings:
+        spec, settings = self.spec, self.spec.settings
+        name = f"e{epoch}-w{slot}-{start}"
+        root = spec.input if spec.input_type == "uri_folder" else os.path.dirname(spec.input)
+        return WorkerSettings(
+            code_dir=spec.code, scoring_script=spec.scoring_script, model_dir=spec.model_dir,
+            root=root, store=spec.work, segment=f"segments/{name}",
+            log_prefix=f"{spec.logs}/user/stdout/process{slot:03d}",
+            environment_variables=settings.environment_variables,
+            logging_level=settings.logging_level, output_action=settings.output_action,
+            timeout_s=settings.timeout_s, threads=spec.workers.threads, packages=spec.packages,
+        )
+
+
+def _storage_full(error: InferayError | OSError) -> InferayError:
+    if isinstance(error, InferayError):
+        return error
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return JobError(
+            f"no space is left where the job writes ({error.filename or 'its work folder'}); make "
+            "space, then resume the job",
+            code="StorageFull",
+        )
+    return JobError(f"the job's storage failed: {error}", code="StorageFailed")

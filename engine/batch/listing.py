@@ -1,0 +1,158 @@
+"""The input as a stream of files, in bytewise order of the whole relative path.
+
+That is the order of S3's keys. A file system does not give it, so each folder's names are sorted
+on their own, a folder under its name with `/` (so `a.txt` comes before `a/b`), and a folder with
+more names than fit the memory bound is sorted outside memory. Links are followed inside the input
+only; what is no regular file is passed over.
+"""
+
+from __future__ import annotations
+
+import heapq
+import marshal
+import os
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import IO
+
+from inferay.engine.batch.units import Unit
+from inferay.errors import InvalidInput
+
+#: Names of one folder that are sorted in memory at once: about 10 MB.
+NAMES_IN_MEMORY = 100_000
+
+
+@dataclass
+class Listing:
+    """What a listing passed over, known once its stream has ended.
+
+    Attributes:
+        links_skipped: Links that lead out of the input, to nothing, or back to a parent.
+        others_skipped: Sockets, pipes and devices.
+    """
+
+    links_skipped: int = 0
+    others_skipped: int = 0
+
+
+def list_file(path: str) -> Iterator[Unit]:
+    """Yield the one unit of a `uri_file` input; its relative path is the file's name.
+
+    Raises:
+        InvalidInput: It does not exist, or is no regular file.
+    """
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise InvalidInput(f"the input {path} is not a regular file", target=path)
+    yield Unit(os.path.basename(path), found.st_size, found.st_mtime_ns)
+
+
+def list_folder(
+    root: str, seen: Listing | None = None, *, names_in_memory: int = NAMES_IN_MEMORY
+) -> Iterator[Unit]:
+    """Yield a unit per regular file below the folder, in bytewise order of the relative path.
+
+    Args:
+        root: The folder; may itself be a link.
+        seen: Filled with what was passed over.
+        names_in_memory: Names of one folder that are sorted in memory at once.
+
+    Raises:
+        InvalidInput: The folder, or one below it, cannot be read.
+    """
+    seen = Listing() if seen is None else seen
+    base = os.fsencode(os.path.realpath(root))
+    stack = [(b"", _identity(base), _sorted_names(base, base, seen, names_in_memory))]
+    while stack:
+        prefix, _, names = stack[-1]
+        name = next(names, None)
+        if name is None:
+            stack.pop()
+        elif name.endswith(b"/"):
+            folder = base + b"/" + prefix + name[:-1]
+            identity = _identity(folder)
+            if identity in (entry[1] for entry in stack):
+                seen.links_skipped += 1
+                continue
+            inner = _sorted_names(folder, base, seen, names_in_memory)
+            stack.append((prefix + name, identity, inner))
+        else:
+            path = base + b"/" + prefix + name
+            try:
+                found = os.stat(path)
+            except OSError as error:
+                raise _unreadable(os.fsdecode(path), error) from error
+            yield Unit(os.fsdecode(prefix + name), found.st_size, found.st_mtime_ns)
+
+
+def _sorted_names(
+    folder: bytes, base: bytes, seen: Listing, names_in_memory: int
+) -> Iterator[bytes]:
+    """Yield the folder's names, those of folders with a trailing `/`, in bytewise order."""
+    names: list[bytes] = []
+    runs: list[IO[bytes]] = []
+    for name in _names(folder, base, seen):
+        names.append(name)
+        if len(names) == names_in_memory:
+            runs.append(_spill(sorted(names)))
+            names = []
+    names.sort()
+    yield from heapq.merge(names, *map(_unspill, runs)) if runs else names
+
+
+def _names(folder: bytes, base: bytes, seen: Listing) -> Iterator[bytes]:
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_symlink() and not _leads_inside(entry.path, base):
+                    seen.links_skipped += 1
+                elif entry.is_dir():
+                    yield entry.name + b"/"
+                elif entry.is_file():
+                    yield entry.name
+                else:
+                    seen.others_skipped += 1
+    except OSError as error:
+        raise _unreadable(os.fsdecode(folder), error) from error
+
+
+def _leads_inside(link: bytes, base: bytes) -> bool:
+    target = os.path.realpath(link)
+    return (target == base or target.startswith(base + b"/")) and os.path.exists(target)
+
+
+def _identity(folder: bytes) -> tuple[int, int]:
+    try:
+        found = os.stat(folder)
+    except OSError as error:
+        raise _unreadable(os.fsdecode(folder), error) from error
+    return found.st_dev, found.st_ino
+
+
+def _spill(names: Iterable[bytes]) -> IO[bytes]:
+    file = tempfile.TemporaryFile(prefix="inferay-names-")
+    for name in names:
+        marshal.dump(name, file)
+    file.seek(0)
+    return file
+
+
+def _unspill(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        while True:
+            try:
+                name: bytes = marshal.load(file)
+            except EOFError:
+                return
+            yield name
+
+
+def _unreadable(path: str, error: OSError) -> InvalidInput:
+    return InvalidInput(
+        f"cannot read the input {path}: {error.strerror}", code="InputUnreadable", target=path
+    )

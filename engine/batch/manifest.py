@@ -1,0 +1,192 @@
+"""The manifest: which units make up which mini-batch, fixed before the first lease.
+
+It is a sequence of compressed parts, each a line of JSON per mini-batch, and a seal that names
+them with their checksums. The seal is created once; whoever finds it uses it as it is. The driver
+keeps no list of files: it streams them into the parts, and workers read a part at a time.
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import json
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from inferay.engine.batch.store import Store
+from inferay.engine.batch.units import Unit
+from inferay.errors import InferayError
+
+VERSION = 1
+SEAL = "manifest/sealed.json"
+
+#: Units in one part: about 1.5 MB of JSON, which a worker inflates in about 10 ms.
+PART_UNITS = 16_384
+
+#: Parts that a reader keeps inflated: the lease in hand and the next one may straddle two.
+PARTS_IN_MEMORY = 2
+
+
+@dataclass(frozen=True)
+class Part:
+    """A compressed run of mini-batches."""
+
+    name: str
+    first: int
+    mini_batches: int
+    units: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Seal:
+    """What the manifest says of itself.
+
+    Attributes:
+        root: What the units' paths are relative to.
+        parts: In order.
+        mini_batches: How many there are.
+        units: How many there are.
+        size_bytes: Of all files together.
+        sha256: Over the parts' content; the same input and plan give the same value.
+    """
+
+    root: str
+    parts: tuple[Part, ...]
+    mini_batches: int
+    units: int
+    size_bytes: int
+    sha256: str
+
+    def to_bytes(self) -> bytes:
+        """Return the seal as it is stored."""
+        fields = {**self.__dict__, "parts": [part.__dict__ for part in self.parts]}
+        return json.dumps({"format": "inferay.manifest", "version": VERSION, **fields}).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Seal:
+        """Return the seal that `to_bytes` wrote.
+
+        Raises:
+            InferayError: A later version of inferay wrote it.
+        """
+        fields = json.loads(data)
+        check_version(fields, "inferay.manifest", VERSION)
+        del fields["format"], fields["version"]
+        parts = tuple(Part(**part) for part in fields.pop("parts"))
+        return cls(parts=parts, **fields)
+
+
+def check_version(fields: dict[str, Any], name: str, version: int) -> None:
+    """Check that a stored thing is of a kind and version that this code reads.
+
+    Raises:
+        InferayError: It is not.
+    """
+    if fields.get("format") != name or fields.get("version", 0) > version:
+        raise InferayError(
+            f"this is no {name} up to version {version}, but {fields.get('format')} version "
+            f"{fields.get('version')}; use the inferay that wrote it",
+            code="FormatUnknown",
+        )
+
+
+def plan(units: Iterable[Unit], mini_batch_size: int) -> Iterator[list[Unit]]:
+    """Group units into mini-batches of `mini_batch_size`, the last one as short as it comes."""
+    mini_batch: list[Unit] = []
+    for unit in units:
+        mini_batch.append(unit)
+        if len(mini_batch) == mini_batch_size:
+            yield mini_batch
+            mini_batch = []
+    if mini_batch:
+        yield mini_batch
+
+
+def write_manifest(
+    store: Store, mini_batches: Iterable[list[Unit]], *, root: str, epoch: int
+) -> Seal:
+    """Stream the mini-batches into parts, then seal; return the seal that counts.
+
+    Blocks until durable. Parts of an earlier, unsealed try are garbage: names carry the epoch.
+    """
+    parts: list[Part] = []
+    lines: list[str] = []
+    first = units = part_units = size_bytes = 0
+
+    def end_part() -> None:
+        nonlocal first, part_units
+        text = "\n".join(lines).encode()
+        name = f"manifest/e{epoch}-part-{len(parts):06d}.z"
+        store.create(name, zlib.compress(text, 1))
+        parts.append(Part(name, first, len(lines), part_units, hashlib.sha256(text).hexdigest()))
+        first += len(lines)
+        lines.clear()
+        part_units = 0
+
+    for mini_batch in mini_batches:
+        lines.append(json.dumps([u.to_json() for u in mini_batch], separators=(",", ":")))
+        part_units += len(mini_batch)
+        units += len(mini_batch)
+        size_bytes += sum(u.size_bytes for u in mini_batch)
+        if part_units >= PART_UNITS:
+            end_part()
+    if lines:
+        end_part()
+    digest = hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest()
+    seal = Seal(root, tuple(parts), first, units, size_bytes, digest)
+    try:
+        store.create(SEAL, seal.to_bytes())
+    except FileExistsError:
+        return read_seal(store)
+    return seal
+
+
+def read_seal(store: Store) -> Seal:
+    """Return the seal.
+
+    Raises:
+        FileNotFoundError: The manifest is not sealed yet.
+    """
+    return Seal.from_bytes(store.read(SEAL))
+
+
+class ManifestReader:
+    """Random access to mini-batches, a part at a time; not for more than one thread."""
+
+    def __init__(self, store: Store, seal: Seal) -> None:
+        self.seal = seal
+        self._store = store
+        self._firsts = [part.first for part in seal.parts]
+        self._lines: OrderedDict[int, list[bytes]] = OrderedDict()
+
+    def mini_batch(self, index: int) -> list[Unit]:
+        """Return the units of a mini-batch, in order.
+
+        Raises:
+            IndexError: There is no such mini-batch.
+            InferayError: The part does not have the content that was sealed.
+        """
+        if not 0 <= index < self.seal.mini_batches:
+            raise IndexError(f"no mini-batch {index} of {self.seal.mini_batches}")
+        number = bisect.bisect_right(self._firsts, index) - 1
+        lines = self._lines.get(number) or self._load(number)
+        return [Unit.from_json(u) for u in json.loads(lines[index - self._firsts[number]])]
+
+    def _load(self, number: int) -> list[bytes]:
+        part = self.seal.parts[number]
+        text = zlib.decompress(self._store.read(part.name))
+        if hashlib.sha256(text).hexdigest() != part.sha256:
+            raise InferayError(
+                f"the manifest part {part.name} is damaged: its checksum is not the sealed one; "
+                "invoke the endpoint again",
+                code="ManifestDamaged",
+            )
+        lines = text.split(b"\n")
+        self._lines[number] = lines
+        if len(self._lines) > PARTS_IN_MEMORY:
+            self._lines.popitem(last=False)
+        return lines

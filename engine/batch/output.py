@@ -1,0 +1,214 @@
+"""The final output, a pure function of the journal and the segments it names.
+
+Committed ranges in the order of their mini-batches; each thing written aside, fsynced and put
+create-only; `_SUCCESS.json` last. A driver that died in the middle is followed by one that finds
+what is there equal to what it would write, and goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from inferay.engine.batch.journal import Record, valid_records
+from inferay.engine.batch.manifest import ManifestReader
+from inferay.engine.batch.store import Store
+from inferay.engine.batch.units import Range
+from inferay.errors import Conflict, JobError
+
+SUCCESS = "_SUCCESS.json"
+ERRORS = "errors.jsonl"
+PARTIAL = ".partial"
+VERSION = 1
+
+#: Bytes of a segment that are copied at once.
+COPY_BYTES = 4 << 20
+
+
+@dataclass
+class Published:
+    """A file of the output: its size and checksum."""
+
+    name: str
+    size_bytes: int = 0
+    sha256: str = ""
+
+
+def check_free(output: Store, file_name: str) -> None:
+    """Check that the output's names are free.
+
+    Raises:
+        Conflict: One is taken: an existing output is never overwritten.
+    """
+    for name in (file_name, SUCCESS, ERRORS, file_name + PARTIAL):
+        if output.exists(name):
+            raise Conflict(
+                f"the output already has a {name}; an existing output is never overwritten: "
+                "choose another output path, or move it away",
+                code="OutputExists", target=name,
+            )
+
+
+def committed(store: Store) -> list[Record]:
+    """Return the commit records that count, in the output's order; first commit wins."""
+    chosen: dict[tuple[int, int], Record] = {}
+    records: list[tuple[Range, Record]] = []
+    wholes: set[int] = set()
+    for record in valid_records(store):
+        if record["k"] != "commit":
+            continue
+        done = Range.from_json(record["r"])
+        if done.is_part:
+            is_new = done.first not in wholes and done.order_key not in chosen
+        else:
+            is_new = wholes.isdisjoint(range(done.first, done.stop))
+            wholes.update(range(done.first, done.stop) if is_new else ())
+        if is_new:
+            chosen[done.order_key] = record
+            records.append((done, record))
+    records.sort(key=lambda entry: entry[0].order_key)
+    return [record for _, record in records]
+
+
+def publish_rows(store: Store, records: list[Record], output: Store, name: str) -> Published:
+    """Assemble the rows of the records under the name; return its size and checksum.
+
+    Raises:
+        Conflict: The name is taken by other content.
+    """
+    published = Published(name)
+    try:
+        output.create_stream(name, _hashed(_segments(store, records), published))
+    except FileExistsError:
+        again = Published(name)
+        for _ in _hashed(_segments(store, records), again):
+            pass
+        _check_same(output, again)
+        return again
+    return published
+
+
+def publish_files(store: Store, records: list[Record], output: Store) -> list[Published]:
+    """Publish the files that user code wrote, under their own names, in bytewise order.
+
+    Raises:
+        JobError: Two mini-batches wrote different content under one name.
+        Conflict: A name is taken by other content.
+    """
+    chosen: dict[str, dict[str, Any]] = {}
+    for record in records:
+        for file in record["files"]:
+            other = chosen.setdefault(file["name"], file)
+            if other["sha256"] != file["sha256"]:
+                raise JobError(
+                    f"mini-batches {_who(other)} and {_who(file)} both wrote "
+                    f"'{file['name']}', with different content; give each mini-batch's file a "
+                    "name of its own",
+                    code="OutputNameClash", target=file["name"],
+                )
+    published = []
+    for name in sorted(chosen):
+        file = chosen[name]
+        one = Published(name, file["size_bytes"], file["sha256"])
+        try:
+            output.create_stream(name, _chunks(store, file["stored"], 0, one.size_bytes))
+        except FileExistsError:
+            _check_same(output, one)
+        published.append(one)
+    return published
+
+
+def error_lines(records: list[Record], manifest: ManifestReader) -> Iterator[bytes]:
+    """Yield the lines of `errors.jsonl`, in input order.
+
+    An item that failed has a line of its own; a mini-batch with too few rows has one, with kind
+    `RowsMissing` and how many.
+    """
+    for record in records:
+        for failure in record["failures"]:
+            units = manifest.mini_batch(failure["mb"])[slice(*failure["items"])]
+            same = {
+                "version": VERSION, "mini_batch": failure["mb"], "attempts": failure["attempts"],
+                "kind": failure["kind"], "exception": failure["exception"],
+                "traceback": failure["traceback"],
+            }
+            if failure["kind"] == "RowsMissing":
+                items = [unit.describe() for unit in units]
+                line = {"items": items, "rows_missing": failure["n"], **same}
+                yield json.dumps(line).encode() + b"\n"
+                continue
+            for unit in units:
+                yield json.dumps({**unit.describe(), **same}).encode() + b"\n"
+
+
+def publish_errors(
+    records: list[Record], manifest: ManifestReader, output: Store
+) -> Published | None:
+    """Publish `errors.jsonl` if any item failed.
+
+    Raises:
+        Conflict: The name is taken by other content.
+    """
+    if not any(record["failures"] for record in records):
+        return None
+    published = Published(ERRORS)
+    try:
+        output.create_stream(ERRORS, _hashed(error_lines(records, manifest), published))
+    except FileExistsError:
+        published = Published(ERRORS)
+        for _ in _hashed(error_lines(records, manifest), published):
+            pass
+        _check_same(output, published)
+    return published
+
+
+def _segments(store: Store, records: list[Record]) -> Iterator[bytes]:
+    """Yield the records' rows; neighbouring ranges of one segment are read together."""
+    segment, start, stop = "", 0, 0
+    for record in records:
+        if not record["seg"]:
+            continue
+        if record["seg"] == segment and record["at"][0] == stop:
+            stop = record["at"][1]
+            continue
+        yield from _chunks(store, segment, start, stop)
+        segment, (start, stop) = record["seg"], record["at"]
+    yield from _chunks(store, segment, start, stop)
+
+
+def _chunks(store: Store, name: str, start: int, stop: int) -> Iterator[bytes]:
+    while start < stop:
+        chunk = store.read(name, start, min(stop, start + COPY_BYTES))
+        if not chunk:
+            raise JobError(f"the segment {name} ends too early, at byte {start}", code="DataLost")
+        start += len(chunk)
+        yield chunk
+
+
+def _hashed(chunks: Iterator[bytes], published: Published) -> Iterator[bytes]:
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+        published.size_bytes += len(chunk)
+        yield chunk
+    published.sha256 = digest.hexdigest()
+
+
+def _check_same(output: Store, expected: Published) -> None:
+    digest = hashlib.sha256()
+    start = 0
+    while chunk := output.read(expected.name, start, start + COPY_BYTES):
+        digest.update(chunk)
+        start += len(chunk)
+    if digest.hexdigest() != expected.sha256:
+        raise Conflict(
+            f"the output already has a {expected.name} with other content; it was not changed",
+            code="OutputExists", target=expected.name,
+        )
+
+
+def _who(file: dict[str, Any]) -> str:
+    return "init()" if file["mini_batch"] < 0 else str(file["mini_batch"])

@@ -1,0 +1,121 @@
+"""Where workers run: the contract of a pool, and the pool of processes on this machine.
+
+A pool is told to start, lease and stop; what happens comes back as events on one queue. The pool on
+Ray (`ray_pool`) has the same contract. This one serves tests and small runs without Ray.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from inferay.engine.batch.messages import (
+    Event,
+    Failure,
+    Lease,
+    Receipt,
+    ReceiptArrived,
+    WorkerDied,
+    WorkerReady,
+    WorkerSettings,
+    WorkerStartFailed,
+)
+from inferay.engine.batch.process import WorkerProcess
+
+#: Where a pool puts its events.
+Events = queue.SimpleQueue[Event]
+
+#: Given a slot and how often it was started before, the settings of the worker to start.
+SettingsOf = Callable[[int, int], WorkerSettings]
+
+
+class Pool(Protocol):
+    """Workers by slot. No call blocks but `close`."""
+
+    def start(self, slot: int) -> None:
+        """Start a worker; `WorkerReady` or `WorkerStartFailed` follows."""
+
+    def lease(self, slot: int, lease: Lease) -> None:
+        """Hand a lease to a ready worker; `ReceiptArrived` or `WorkerDied` follows."""
+
+    def kill(self, slot: int) -> None:
+        """Kill a worker that does not answer; `WorkerDied` follows."""
+
+    def waiting_for(self) -> str | None:
+        """Return in plain words what workers that do not start wait for, if anything."""
+
+    def close(self) -> None:
+        """End all workers; blocks until they are gone; no event follows; idempotent."""
+
+
+class LocalPool:
+    """A pool of processes on this machine, without Ray."""
+
+    def __init__(self, settings_of: SettingsOf, events: Events) -> None:
+        self._settings_of = settings_of
+        self._events = events
+        self._workers: dict[int, WorkerProcess] = {}
+        self._starts: dict[int, int] = {}
+        self._is_closed = False
+
+    def start(self, slot: int) -> None:
+        """See `Pool.start`."""
+        number = self._starts.get(slot, 0)
+        self._starts[slot] = number + 1
+        is_up = False
+
+        def on_message(message: dict[str, Any]) -> None:
+            nonlocal is_up
+            is_up = is_up or message["k"] == "ready"
+            self._put(event_of(slot, message))
+
+        def on_death(failure: Failure, in_hand: int | None) -> None:
+            if is_up:
+                self._put(WorkerDied(slot, failure, in_hand))
+            elif not worker.has_reported_failure:
+                self._put(WorkerStartFailed(slot, failure))
+
+        worker = WorkerProcess(
+            self._settings_of(slot, number), on_message=on_message, on_death=on_death
+        )
+        self._workers[slot] = worker
+
+    def lease(self, slot: int, lease: Lease) -> None:
+        """See `Pool.lease`."""
+        self._workers[slot].lease(lease)
+
+    def kill(self, slot: int) -> None:
+        """See `Pool.kill`."""
+        self._workers[slot].kill()
+
+    def waiting_for(self) -> str | None:
+        """See `Pool.waiting_for`: processes wait for nothing."""
+        return None
+
+    def pids(self) -> list[int]:
+        """Return the workers' process ids."""
+        return [worker.pid for worker in self._workers.values()]
+
+    def close(self) -> None:
+        """See `Pool.close`."""
+        self._is_closed = True
+        for worker in self._workers.values():
+            worker.close_input()
+        for worker in self._workers.values():
+            worker.stop()
+
+    def _put(self, event: Event) -> None:
+        if not self._is_closed:
+            self._events.put(event)
+
+
+def event_of(slot: int, message: dict[str, Any]) -> Event:
+    """Return a worker's message as an event of its slot."""
+    if message["k"] == "ready":
+        return WorkerReady(slot)
+    if message["k"] == "start_failed":
+        return WorkerStartFailed(slot, Failure(**message["failure"]))
+    if message["k"] == "died":
+        return WorkerDied(slot, Failure(**message["failure"]), message["in_hand"])
+    return ReceiptArrived(slot, Receipt.from_json(message["receipt"]))

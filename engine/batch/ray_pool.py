@@ -1,0 +1,199 @@
+"""The pool on Ray: an actor per worker, which holds the worker process on its node.
+
+The actor is placement and supervision; the user's code is in the process below it. So a crash or a
+hang of that code costs a process, not an actor, and its cause is known exactly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+
+from inferay.engine.batch.messages import (
+    Event,
+    Failure,
+    Lease,
+    WorkerDied,
+    WorkerSettings,
+    WorkerStartFailed,
+)
+from inferay.engine.batch.pool import Events, SettingsOf, event_of
+from inferay.engine.batch.process import WorkerProcess
+from inferay.engine.batch.units import Range
+
+#: How long actors get to end their worker processes before Ray kills them.
+CLOSE_WAIT_S = 4.0
+
+
+@dataclass(frozen=True)
+class WorkerResources:
+    """What one worker asks Ray for.
+
+    Attributes:
+        num_cpus: Logical CPUs; fractions let workers share.
+        num_gpus: GPUs; fractions let workers share one.
+        custom: Ray's custom resources.
+    """
+
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    custom: tuple[tuple[str, float], ...] = ()
+
+
+class WorkerActor:
+    """Holds one worker process at a time; calls run beside each other."""
+
+    def __init__(self) -> None:
+        self._process: WorkerProcess | None = None
+        self._answers: dict[int, Future[dict[str, Any]]] = {}
+        self._lock = threading.Lock()
+
+    def start(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Start a process, in place of one that is gone; return its first message."""
+        started: Future[dict[str, Any]] = Future()
+        answers: dict[int, Future[dict[str, Any]]] = {}
+
+        def on_message(message: dict[str, Any]) -> None:
+            if not started.done():
+                started.set_result(message)
+            else:
+                with self._lock:
+                    answer = answers.pop(message["receipt"]["lease_id"])
+                answer.set_result(message)
+
+        def on_death(failure: Failure, in_hand: int | None) -> None:
+            if not started.done():
+                started.set_result({"k": "start_failed", "failure": asdict(failure)})
+            died = {"k": "died", "failure": asdict(failure), "in_hand": in_hand}
+            with self._lock:
+                waiting = list(answers.values())
+                answers.clear()
+                self._process = None
+            for answer in waiting:
+                answer.set_result(died)
+
+        with self._lock:
+            self._answers = answers
+            self._process = WorkerProcess(
+                WorkerSettings(**settings | {"packages": tuple(settings["packages"])}),
+                on_message=on_message, on_death=on_death,
+            )
+        return started.result()
+
+    def lease(self, lease: dict[str, Any]) -> dict[str, Any]:
+        """Hand the lease to the process; return its receipt, or how the process died."""
+        answer: Future[dict[str, Any]] = Future()
+        with self._lock:
+            process = self._process
+            if process is not None:
+                self._answers[lease["id"]] = answer
+        if process is None:
+            failure = Failure("Killed", "the worker process had ended before", is_own=False)
+            return {"k": "died", "failure": asdict(failure), "in_hand": None}
+        process.lease(Lease(**lease | {"range": Range.from_json(lease["range"])}))
+        return answer.result()
+
+    def stop(self) -> None:
+        """End the process; idempotent."""
+        with self._lock:
+            process, self._process = self._process, None
+        if process is not None:
+            process.stop()
+
+
+class RayPool:
+    """Worker actors on the Ray cluster that this process is connected to."""
+
+    def __init__(
+        self, settings_of: SettingsOf, events: Events, resources: WorkerResources
+    ) -> None:
+        self._settings_of = settings_of
+        self._events = events
+        self._resources = resources
+        # Two leases, a start and a stop may be under way in one actor at once.
+        self._actor_class = ray.remote(WorkerActor).options(
+            num_cpus=resources.num_cpus, num_gpus=resources.num_gpus,
+            resources=dict(resources.custom) or None,
+            max_restarts=0, max_task_retries=0, max_concurrency=4,
+        )
+        self._actors: dict[int, ActorHandle[Any]] = {}
+        self._starts: dict[int, int] = {}
+        self._starting: dict[int, float] = {}
+        self._is_closed = False
+
+    def start(self, slot: int) -> None:
+        """See `Pool.start`."""
+        number = self._starts.get(slot, 0)
+        self._starts[slot] = number + 1
+        self._starting[slot] = time.monotonic()
+        if slot not in self._actors:
+            self._actors[slot] = self._actor_class.remote()
+        reference = self._actors[slot].start.remote(asdict(self._settings_of(slot, number)))
+        self._when_done(reference, slot, number, lambda f: WorkerStartFailed(slot, f))
+
+    def lease(self, slot: int, lease: Lease) -> None:
+        """See `Pool.lease`."""
+        message = {**asdict(lease), "range": lease.range.to_json()}
+        reference = self._actors[slot].lease.remote(message)
+        number = self._starts[slot] - 1
+        self._when_done(reference, slot, number, lambda f: WorkerDied(slot, f, None))
+
+    def kill(self, slot: int) -> None:
+        """See `Pool.kill`: the actor and its node may be frozen, so Ray ends it."""
+        ray.kill(self._actors[slot])
+
+    def waiting_for(self) -> str | None:
+        """See `Pool.waiting_for`: what Ray has no room for."""
+        if not self._starting:
+            return None
+        waited_s = time.monotonic() - min(self._starting.values())
+        wanted = [("CPU", self._resources.num_cpus), ("GPU", self._resources.num_gpus)]
+        free = ray.available_resources()
+        lacking = [
+            f"{need * len(self._starting):g} {name}s, {free.get(name, 0):g} available"
+            for name, need in wanted if need > free.get(name, 0)
+        ]
+        return f"waiting for {' and '.join(lacking)}, {waited_s:.0f} s" if lacking else None
+
+    def close(self) -> None:
+        """See `Pool.close`."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        stops = [actor.stop.remote() for actor in self._actors.values()]
+        if stops:
+            ray.wait(stops, num_returns=len(stops), timeout=CLOSE_WAIT_S)
+        for actor in self._actors.values():
+            with contextlib.suppress(ray.exceptions.RayError):
+                ray.kill(actor)
+
+    def _when_done(
+        self, reference: Any, slot: int, number: int, lost: Callable[[Failure], Event]
+    ) -> None:
+        def on_done(future: Future[dict[str, Any]]) -> None:
+            self._starting.pop(slot, None)
+            try:
+                event = event_of(slot, future.result())
+            except ray.exceptions.RayError as error:
+                event = lost(Failure("Lost", _first_line(error), is_own=False))
+                if self._starts[slot] == number + 1:
+                    self._actors.pop(slot, None)
+            is_current = self._starts[slot] == number + 1
+            if is_current and not self._is_closed:
+                if isinstance(event, (WorkerDied, WorkerStartFailed)):
+                    self._starts[slot] = number + 2   # a second lease's answer is no second death
+                self._events.put(event)
+
+        reference.future().add_done_callback(on_done)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

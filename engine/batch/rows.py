@@ -1,0 +1,87 @@
+r"""What `run()` returned, as rows of `predictions.csv`.
+
+Azure's `append_row`: no header; a DataFrame space-separated; a str as its own line, as it is. Ours,
+where Azure is silent: a list or tuple is a row like a DataFrame's, a dict a line of JSON, anything
+else its `str`; a value that would break the row (a newline in a str; a space, quote or newline in a
+field) is quoted as CSV quotes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+SEPARATOR = " "
+
+
+class RowsError(TypeError):
+    """Raised when `run()` returned what has no rows; the message names its type."""
+
+
+def to_rows(result: Any, *, is_text_wanted: bool) -> tuple[int, bytes]:
+    """Return how many rows the result has, and their text (empty if not wanted).
+
+    Args:
+        result: What `run()` returned: a list, tuple, DataFrame, Series, array or iterator.
+        is_text_wanted: False for `summary_only`, where rows only count.
+
+    Raises:
+        RowsError: The result is None, or of another type.
+    """
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and isinstance(result, pandas.DataFrame):
+        return len(result), _frame_text(result) if is_text_wanted else b""
+    if pandas is not None and isinstance(result, pandas.Series):
+        result = result.tolist()
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(result, numpy.ndarray) and result.ndim > 0:
+        result = result.tolist()
+    if not isinstance(result, (list, tuple, Iterator)):
+        raise RowsError(
+            f"run() returned {_describe(result)}; it has to return a list or a DataFrame, with a "
+            "row for each file that succeeded"
+        )
+    return _item_rows(result, is_text_wanted)
+
+
+def _frame_text(frame: Any) -> bytes:
+    text: str = frame.to_csv(sep=SEPARATOR, header=False, index=False, lineterminator="\n")
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _item_rows(items: Iterable[Any], is_text_wanted: bool) -> tuple[int, bytes]:
+    if not is_text_wanted:
+        return sum(1 for _ in items), b""
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, delimiter=SEPARATOR, lineterminator="\n")
+    count = 0
+    for item in items:
+        count += 1
+        if isinstance(item, str):
+            out.write(_line(item))
+        elif isinstance(item, (list, tuple)):
+            writer.writerow([_field(value) for value in item])
+        elif isinstance(item, dict):
+            out.write(_line(json.dumps(item, ensure_ascii=False, default=str)))
+        else:
+            out.write(_line(str(item)))
+    return count, out.getvalue().encode("utf-8", "surrogateescape")
+
+
+def _line(text: str) -> str:
+    if "\n" in text or "\r" in text:
+        text = '"' + text.replace('"', '""') + '"'
+    return text + "\n"
+
+
+def _field(value: Any) -> Any:
+    is_missing = value is None or (isinstance(value, float) and value != value)
+    return "" if is_missing else value
+
+
+def _describe(result: Any) -> str:
+    return "None" if result is None else f"an object of type {type(result).__name__}"

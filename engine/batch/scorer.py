@@ -1,0 +1,177 @@
+"""A worker's whole work on a lease: read the manifest, call `run()`, keep the rows, answer.
+
+Rows are gathered and written to the worker's own segment, made durable, and only then named in the
+receipt. They never pass through the driver.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from inferay.engine.batch.hand import Hand
+from inferay.engine.batch.manifest import ManifestReader, read_seal
+from inferay.engine.batch.messages import (
+    Done,
+    Failed,
+    Failure,
+    Lease,
+    Receipt,
+    StoredFile,
+    WorkerSettings,
+)
+from inferay.engine.batch.rows import RowsError, to_rows
+from inferay.engine.batch.staging import SharedFileError, Staging
+from inferay.engine.batch.store import LocalStore, Log
+from inferay.engine.batch.units import Range, Unit
+from inferay.engine.scoring.tracebacks import describe_exception, user_traceback
+
+#: Rows are written to the segment when so many bytes have gathered, so that memory stays bounded.
+BUFFER_BYTES_MAX = 8 << 20
+
+
+@dataclass
+class _Run:
+    """Consecutive mini-batches that succeeded: what becomes one `Done`."""
+
+    first: int
+    items_of_part: tuple[int, int] | None
+    start: int
+    rows: int = 0
+    items: int = 0
+    missing: list[tuple[int, int, int]] = field(default_factory=list)
+    files: list[StoredFile] = field(default_factory=list)
+
+
+class Scorer:
+    """Scores leases, one after the other, in the process that holds the user's code."""
+
+    def __init__(
+        self, settings: WorkerSettings, run: Callable[[list[str]], Any], staging: Staging,
+        hand: Hand,
+    ) -> None:
+        self._settings = settings
+        self._run = run
+        self._staging = staging
+        self._hand = hand
+        self._store = LocalStore(Path(settings.store))
+        self._manifest: ManifestReader | None = None
+        self._is_text_wanted = settings.output_action == "append_row"
+        self._segment: Log | None = None
+        self._written = 0
+        self._buffer: list[bytes] = []
+        self._buffered = 0
+        self._run_s = 0.0
+        self._init_files = staging.keep_init_files()
+
+    def score(self, lease: Lease) -> Receipt:
+        """Score the lease, or as much as its budget holds; blocks until its rows are durable."""
+        began_s = time.monotonic()
+        self._manifest = self._manifest or ManifestReader(self._store, read_seal(self._store))
+        self._run_s = 0.0
+        done: list[Done] = []
+        failed: list[Failed] = []
+        current: _Run | None = None
+        rest: Range | None = None
+        for index in range(lease.range.first, lease.range.stop):
+            if index > lease.range.first and time.monotonic() - began_s > lease.budget_s:
+                rest = Range(index, lease.range.stop)
+                break
+            if current is None:
+                current = _Run(index, lease.range.items, self._written + self._buffered)
+            failure = self._score_one(self._manifest, index, current)
+            if failure is not None:
+                self._end_run(current, index, done)
+                current = None
+                failed.append(failure)
+        stop = rest.first if rest else lease.range.stop
+        if current is not None:
+            self._end_run(current, stop, done)
+        self._flush()
+        wall_s = time.monotonic() - began_s
+        return Receipt(lease.id, tuple(done), tuple(failed), rest, self._run_s, wall_s)
+
+    def close(self) -> None:
+        """Release the segment and the staging folder."""
+        if self._segment is not None:
+            self._segment.close()
+        self._staging.remove()
+
+    def _score_one(
+        self, manifest: ManifestReader, index: int, current: _Run
+    ) -> Failed | None:
+        units = manifest.mini_batch(index)
+        if current.items_of_part is not None:
+            units = units[slice(*current.items_of_part)]
+        began_s = time.monotonic()
+        self._hand.take(index)
+        try:
+            rows, text = to_rows(self._run(self._paths(units)), is_text_wanted=self._is_text_wanted)
+            files = self._staging.take(index)
+        except BaseException as error:   # user code may raise anything, SystemExit too
+            self._staging.discard()
+            where = Range(index, index + 1, current.items_of_part)
+            return Failed(where, len(units), self._explain(error))
+        finally:
+            self._hand.release()
+            self._run_s += time.monotonic() - began_s
+        current.rows += rows
+        current.items += len(units)
+        if rows < len(units):
+            current.missing.append((index, len(units), len(units) - rows))
+        current.files.extend(files)
+        self._keep(text)
+        return None
+
+    def _paths(self, units: list[Unit]) -> list[str]:
+        root = self._settings.root
+        return [f"{root}/{unit.path}" for unit in units]
+
+    def _explain(self, error: BaseException) -> Failure:
+        if isinstance(error, (RowsError, SharedFileError)):
+            return Failure(type(error).__name__.removesuffix("Error"), str(error))
+        code_dir = Path(self._settings.code_dir)
+        return Failure(
+            "Exception", describe_exception(error), user_traceback(error, code_dir)
+        )
+
+    def _end_run(self, current: _Run, stop: int, done: list[Done]) -> None:
+        if stop == current.first:
+            return
+        end = self._written + self._buffered
+        segment = f"{self._settings.segment}.rows" if end > current.start else ""
+        files = (*self._init_files, *current.files)
+        self._init_files = ()
+        done.append(Done(
+            Range(current.first, stop, current.items_of_part), segment, current.start, end,
+            current.rows, current.items, tuple(current.missing), files,
+        ))
+
+    def _keep(self, text: bytes) -> None:
+        if text:
+            self._buffer.append(text)
+            self._buffered += len(text)
+            if self._buffered >= BUFFER_BYTES_MAX:
+                self._flush()
+
+    def _flush(self) -> None:
+        if not self._buffered:
+            return
+        data = b"".join(self._buffer)
+        if self._segment is None:
+            self._segment = self._store.create_log(f"{self._settings.segment}.rows", data)
+        else:
+            self._segment.append(data)
+        self._written += len(data)
+        self._buffer.clear()
+        self._buffered = 0
+
+
+def thread_variables(threads: int) -> dict[str, str]:
+    """Return the variables that set the size of numeric libraries' thread pools."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+    return {name: str(threads) for name in names if name not in os.environ}

@@ -1,0 +1,143 @@
+"""The frozen job spec: all that a job needs, resolved and absolute, with a hash of each part.
+
+The control plane stores it under the job's name; `python -m inferay.jobs run SPEC` and
+`engine.batch.run` take it as it is. What a person writes instead is a deployment's YAML with
+`input` and `output_path` (`read_user_spec`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from inferay.engine.batch.manifest import check_version
+from inferay.errors import InvalidInput
+
+FORMAT = "inferay.job"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class JobSettings:
+    """Azure's settings of a batch deployment, as they hold for one job."""
+
+    mini_batch_size: int = 10
+    max_retries: int = 3
+    timeout_s: float = 30.0
+    error_threshold: int = -1
+    output_action: str = "append_row"
+    output_file_name: str = "predictions.csv"
+    logging_level: str = "INFO"
+    environment_variables: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """How many workers a job has at most, and what each asks Ray for.
+
+    Attributes:
+        count: At most so many.
+        num_cpus: Ray CPUs of each.
+        num_gpus: Ray GPUs of each.
+        threads: Size of numeric libraries' thread pools in each.
+    """
+
+    count: int = 1
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """One batch job, resolved.
+
+    Attributes:
+        name: The job's name, a GUID unless the user gave one.
+        input: Absolute path of the input file or folder.
+        input_type: `uri_file` or `uri_folder`.
+        output: Absolute path of the folder that the output is published in.
+        work: Absolute path of the folder of manifest, journal, segments and progress.
+        logs: Absolute path of the folder of logs.
+        code: Absolute path of the folder with the scoring script.
+        scoring_script: The script's path in it.
+        model_dir: Value of `AZUREML_MODEL_DIR`, or "".
+        settings: As they hold for this job.
+        workers: How many, and what they ask for.
+        packages: Packages that the environment declares.
+        hashes: Of model, code, environment and settings, for provenance.
+    """
+
+    name: str
+    input: str
+    input_type: str
+    output: str
+    work: str
+    logs: str
+    code: str
+    scoring_script: str
+    model_dir: str = ""
+    settings: JobSettings = field(default_factory=JobSettings)
+    workers: WorkerSpec = field(default_factory=WorkerSpec)
+    packages: tuple[str, ...] = ()
+    hashes: dict[str, str] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """Return the spec as it is stored."""
+        return json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)}, indent=2).encode()
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> JobSpec:
+        """Return the spec that a stored object describes.
+
+        Raises:
+            InvalidInput: It lacks a field, or has one too many.
+            InferayError: A later version of inferay wrote it.
+        """
+        check_version(data, FORMAT, VERSION)
+        values = {k: v for k, v in data.items() if k not in ("format", "version")}
+        try:
+            return cls(**values | {
+                "settings": JobSettings(**values.get("settings", {})),
+                "workers": WorkerSpec(**values.get("workers", {})),
+                "packages": tuple(values.get("packages", ())),
+            })
+        except TypeError as error:
+            raise InvalidInput(f"this is no job spec: {error}") from None
+
+    @property
+    def content_hash(self) -> str:
+        """What has to be equal for a resume: everything but places and the number of workers."""
+        same = {
+            f.name: getattr(self, f.name) for f in fields(self)
+            if f.name in ("input", "input_type", "scoring_script", "hashes", "output")
+        }
+        return hash_of(same | {"settings": asdict(self.settings)})
+
+
+def hash_of(value: Any) -> str:
+    """Return the sha256 of a value's canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def hash_path(path: Path) -> str:
+    """Return the sha256 of a file, or of a folder's file names and contents, in bytewise order.
+
+    Python's caches count for nothing. Links are read through.
+    """
+    digest = hashlib.sha256()
+    names = [""] if path.is_file() else sorted(
+        (os.path.relpath(os.path.join(parent, name), path)
+         for parent, _, names in os.walk(path) for name in names
+         if "__pycache__" not in parent.split(os.sep)),
+        key=os.fsencode,
+    )
+    for name in names:
+        with open(path / name if name else path, "rb") as file:
+            content = hashlib.file_digest(file, "sha256").digest()
+        digest.update(os.fsencode(name) + b"\0" + content)
+    return digest.hexdigest()

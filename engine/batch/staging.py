@@ -1,0 +1,119 @@
+"""Files that user code writes under `AZUREML_BI_OUTPUT_PATH`, kept exactly once.
+
+The folder is private to a worker and constant for its life. After each call of `run()`, what
+appeared belongs to that call: it is moved aside into the job's store, with its size and checksum,
+and is published from the journal at the end. A failed call's files are thrown away.
+
+The check costs one `stat` per folder: the time stamp of each folder is set to 0 after a look, so
+that any change shows, however soon it comes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from inferay.engine.batch.messages import StoredFile
+from inferay.engine.batch.store import LocalStore
+
+
+class SharedFileError(Exception):
+    """Raised when a file that outlives one call of `run()` was written to by another call."""
+
+
+class Staging:
+    """A worker's private output folder."""
+
+    def __init__(self, folder: Path, store: LocalStore, stored_prefix: str) -> None:
+        self.folder = folder
+        self._store = store
+        self._prefix = stored_prefix
+        self._count = 0
+        self._seen: dict[str, tuple[int, int]] = {}
+        folder.mkdir(parents=True)
+        self._folders = [str(folder)]
+        self._settle()
+
+    def keep_init_files(self) -> tuple[StoredFile, ...]:
+        """Copy what `init()` wrote; the files stay, for the script may read them again."""
+        kept = []
+        for name in self._files():
+            kept.append(self._store_file(name, -1, is_copy=True))
+            self._seen[name] = _state(self.folder / name)
+        self._settle()
+        return tuple(kept)
+
+    def take(self, mini_batch: int) -> tuple[StoredFile, ...]:
+        """Move aside what the call of `run()` that just ended wrote, and return it.
+
+        Raises:
+            SharedFileError: It wrote to a file of `init()` or of an earlier call.
+        """
+        if not self._is_changed():
+            return ()
+        taken = []
+        for name in self._files():
+            if name in self._seen:
+                if self._seen[name] != _state(self.folder / name):
+                    raise SharedFileError(
+                        f"run() wrote to '{name}', which outlives one mini-batch; write one file "
+                        "per mini-batch (its name may come from the mini-batch's first file), or "
+                        "return the rows"
+                    )
+            else:
+                taken.append(self._store_file(name, mini_batch, is_copy=False))
+        self._settle()
+        return tuple(taken)
+
+    def discard(self) -> None:
+        """Throw away what a failed call wrote."""
+        if self._is_changed():
+            for name in self._files():
+                if name not in self._seen:
+                    os.unlink(self.folder / name)
+            self._settle()
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _is_changed(self) -> bool:
+        if any(os.stat(folder).st_mtime_ns != 0 for folder in self._folders):
+            return True
+        return any(_state(self.folder / name) != seen for name, seen in self._seen.items())
+
+    def _files(self) -> list[str]:
+        found = []
+        for parent, folders, files in os.walk(self.folder):
+            folders.sort()
+            for file in sorted(files):
+                found.append(os.path.relpath(os.path.join(parent, file), self.folder))
+        return found
+
+    def _settle(self) -> None:
+        self._folders = [parent for parent, _, _ in os.walk(self.folder)]
+        for folder in self._folders:
+            os.utime(folder, ns=(0, 0))
+
+    def _store_file(self, name: str, mini_batch: int, *, is_copy: bool) -> StoredFile:
+        source = self.folder / name
+        self._count += 1
+        stored = f"{self._prefix}/{self._count:06d}"
+        target = self._store.path(stored)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copyfile if is_copy else os.rename)(source, target)
+        with open(target, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            os.fsync(file.fileno())
+            size_bytes = os.fstat(file.fileno()).st_size
+        return StoredFile(name, size_bytes, digest, stored, mini_batch)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return (-1, -1)
+    return found.st_size, found.st_mtime_ns

@@ -1,0 +1,254 @@
+"""Named bytes with create-only put: what manifest, journal, segments and output are kept in.
+
+Covers local disk and memory. An object store has the same contract: `create` is a conditional put,
+and a log is a sequence of create-only numbered objects, which `read` joins.
+
+Nothing here knows what the bytes mean.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import threading
+import uuid
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Protocol
+
+
+class Log(Protocol):
+    """An append-only sequence of bytes with one writer."""
+
+    def append(self, data: bytes) -> None:
+        """Append the bytes; return once they are durable."""
+
+    def close(self) -> None:
+        """Release what the writer holds; idempotent."""
+
+
+class Store(Protocol):
+    """Named bytes. Names are relative paths with `/`; all calls block until durable."""
+
+    def create(self, name: str, data: bytes) -> None:
+        """Put the bytes under a name that is free, whole or not at all.
+
+        Raises:
+            FileExistsError: The name is taken; it was not changed.
+        """
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Put the bytes under the name, whole or not at all, whatever was there."""
+
+    def create_stream(self, name: str, chunks: Iterable[bytes]) -> None:
+        """Put the joined chunks under a name that is free, whole or not at all.
+
+        Raises:
+            FileExistsError: The name is taken; it was not changed.
+        """
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
+        """Return the bytes [start, stop) of the name.
+
+        Raises:
+            FileNotFoundError: Nothing has that name.
+        """
+
+    def exists(self, name: str) -> bool:
+        """Return whether something has that name."""
+
+    def remove(self, name: str) -> None:
+        """Delete the name; idempotent."""
+
+    def names(self, prefix: str) -> list[str]:
+        """Return the names that start with the prefix, in bytewise order."""
+
+    def create_log(self, name: str, first: bytes) -> Log:
+        """Create a log that begins with these bytes, whole or not at all.
+
+        Raises:
+            FileExistsError: The name is taken; it was not changed.
+        """
+
+    def delete(self, prefix: str) -> None:
+        """Delete every name below the folder `prefix`; idempotent."""
+
+
+class LocalStore:
+    """A store in a folder of a local (or mounted) file system."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, name: str) -> Path:
+        """Return where the name lies on disk."""
+        return self.root / name
+
+    def create(self, name: str, data: bytes) -> None:
+        """See `Store.create`: written aside, fsynced, then linked, which fails if taken."""
+        self._publish(name, (data,), os.link)
+
+    def replace(self, name: str, data: bytes) -> None:
+        """See `Store.replace`: written aside, fsynced, renamed."""
+        self._publish(name, (data,), os.replace)
+
+    def create_stream(self, name: str, chunks: Iterable[bytes]) -> None:
+        """See `Store.create_stream`."""
+        self._publish(name, chunks, os.link)
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
+        """See `Store.read`."""
+        with open(self.path(name), "rb") as file:
+            file.seek(start)
+            return file.read(-1 if stop is None else max(0, stop - start))
+
+    def names(self, prefix: str) -> list[str]:
+        """See `Store.names`; hidden files, which writes in progress leave, are not names."""
+        folder = self.path(prefix) if prefix.endswith("/") else self.path(prefix).parent
+        found = []
+        for parent, _, files in os.walk(folder):
+            for file in files:
+                name = os.path.relpath(os.path.join(parent, file), self.root)
+                if not file.startswith(".") and name.startswith(prefix):
+                    found.append(name)
+        return sorted(found, key=os.fsencode)
+
+    def create_log(self, name: str, first: bytes) -> LocalLog:
+        """See `Store.create_log`."""
+        self.create(name, first)
+        return LocalLog(self.path(name))
+
+    def delete(self, prefix: str) -> None:
+        """See `Store.delete`."""
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.path(prefix))
+
+    def exists(self, name: str) -> bool:
+        """See `Store.exists`."""
+        return os.path.lexists(self.path(name))
+
+    def remove(self, name: str) -> None:
+        """See `Store.remove`."""
+        self.path(name).unlink(missing_ok=True)
+
+    def _publish(
+        self, name: str, chunks: Iterable[bytes], move: Callable[[str, str], None]
+    ) -> None:
+        path = self.path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = f"{path.parent}/.{path.name}.{uuid.uuid4().hex}"
+        try:
+            with open(aside, "xb") as file:
+                for chunk in chunks:
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+            move(aside, str(path))
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(aside)
+        sync_folder(path.parent)
+
+
+class LocalLog:
+    """A log that is one file; `append` ends with fdatasync."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "ab", buffering=0)
+
+    def append(self, data: bytes) -> None:
+        """See `Log.append`."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._file.fileno(), view) :]
+        sync_data(self._file.fileno())
+
+    def close(self) -> None:
+        """See `Log.close`."""
+        self._file.close()
+
+
+class MemoryStore:
+    """A store in memory, for tests of the protocol; it forgets everything with the process."""
+
+    def __init__(self) -> None:
+        self._bytes: dict[str, bytearray] = {}
+        self._lock = threading.Lock()
+
+    def create(self, name: str, data: bytes) -> None:
+        """See `Store.create`."""
+        with self._lock:
+            if name in self._bytes:
+                raise FileExistsError(name)
+            self._bytes[name] = bytearray(data)
+
+    def replace(self, name: str, data: bytes) -> None:
+        """See `Store.replace`."""
+        with self._lock:
+            self._bytes[name] = bytearray(data)
+
+    def create_stream(self, name: str, chunks: Iterable[bytes]) -> None:
+        """See `Store.create_stream`."""
+        self.create(name, b"".join(chunks))
+
+    def exists(self, name: str) -> bool:
+        """See `Store.exists`."""
+        with self._lock:
+            return name in self._bytes
+
+    def remove(self, name: str) -> None:
+        """See `Store.remove`."""
+        with self._lock:
+            self._bytes.pop(name, None)
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
+        """See `Store.read`."""
+        with self._lock:
+            if name not in self._bytes:
+                raise FileNotFoundError(name)
+            return bytes(self._bytes[name][start:stop])
+
+    def names(self, prefix: str) -> list[str]:
+        """See `Store.names`."""
+        with self._lock:
+            return sorted((n for n in self._bytes if n.startswith(prefix)), key=os.fsencode)
+
+    def create_log(self, name: str, first: bytes) -> MemoryLog:
+        """See `Store.create_log`."""
+        self.create(name, first)
+        return MemoryLog(self._bytes[name])
+
+    def delete(self, prefix: str) -> None:
+        """See `Store.delete`."""
+        for name in self.names(prefix.rstrip("/") + "/"):
+            with self._lock:
+                del self._bytes[name]
+
+
+class MemoryLog:
+    """A log of a `MemoryStore`."""
+
+    def __init__(self, data: bytearray) -> None:
+        self._data = data
+
+    def append(self, data: bytes) -> None:
+        """See `Log.append`."""
+        self._data += data
+
+    def close(self) -> None:
+        """See `Log.close`."""
+
+
+def sync_data(descriptor: int) -> None:
+    """Make a file's bytes durable (fdatasync, or fsync where there is none: macOS)."""
+    getattr(os, "fdatasync", os.fsync)(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
