@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from inferay.engine.batch.driver import Result
-    from inferay.engine.batch.run import run
+    from inferay.engine.batch.runner import run
     from inferay.engine.batch.spec import JobSpec
 
 __all__ = ["JobSpec", "Result", "run"]
 
-_LAZY = {"JobSpec": "spec", "Result": "driver", "run": "run"}
+_LAZY = {"JobSpec": "spec", "Result": "driver", "run": "runner"}
 
 
 def __getattr__(name: str) -> Any:

@@ -64,7 +64,7 @@ class Model(Asset):
 
     path: FilledText
     type: ModelType = "custom_model"
-    flavors: JsonMap | None = None
+    flavors: dict[str, JsonMap] = Field(default_factory=dict)
 
 
 class Data(Asset):

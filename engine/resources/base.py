@@ -8,14 +8,15 @@ resource and the plain form that the CLI prints.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError, model_validator
 
+from inferay.engine.resources.facts import CreationContext, ServerFacts
+from inferay.engine.resources.fields import refusal
 from inferay.engine.resources.problems import first_problem
-from inferay.engine.resources.wording import FieldPath
+from inferay.engine.resources.wording import FieldPath, dotted
 
 
 class Strict(BaseModel):
@@ -60,54 +61,25 @@ class Strict(BaseModel):
 
     @classmethod
     def canonical(cls, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the data with ignored fields dropped; subclasses add their own older forms."""
-        return {key: value for key, value in data.items() if not cls.is_ignored(key)}
+        """Return the data with ignored fields dropped and moved ones where they are kept.
+
+        Raises:
+            PydanticCustomError: The data is of a kind that is refused, or has a field twice.
+        """
+        cls.refuse_kind(data)
+        result = {key: value for key, value in data.items() if not cls.is_ignored(key)}
+        for written, kept in cls.MOVED.items():
+            move(result, written, kept)
+        return result
+
+    @classmethod
+    def refuse_kind(cls, data: Mapping[str, Any]) -> None:
+        """Raise PydanticCustomError where the data is of a kind that Azure has and we do not."""
 
     @classmethod
     def is_ignored(cls, name: str) -> bool:
         """Return whether a field of this name is accepted and dropped."""
         return name in cls.NO_EFFECT or name in cls.READ_ONLY or name == "$schema"
-
-
-@dataclass(frozen=True)
-class CreationContext:
-    """Who made and last changed a resource, and when (ISO 8601, UTC)."""
-
-    created_at: str | None = None
-    created_by: str | None = None
-    created_by_type: str | None = None
-    last_modified_at: str | None = None
-    last_modified_by: str | None = None
-    last_modified_by_type: str | None = None
-
-
-@dataclass(frozen=True)
-class ServerFacts:
-    """What only a server knows of a resource; all None for one that was never sent.
-
-    Attributes:
-        id: The resource id.
-        provisioning_state: `Creating`, `Succeeded`, `Failed` and so on.
-        scoring_uri: Where an endpoint is invoked.
-        openapi_uri: Where an endpoint describes itself.
-        creation_context: Who and when.
-        error: Azure's error object (code, message, …) of a deployment that failed.
-    """
-
-    id: str | None = None
-    provisioning_state: str | None = None
-    scoring_uri: str | None = None
-    openapi_uri: str | None = None
-    creation_context: CreationContext | None = None
-    error: Mapping[str, Any] | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the facts that are known, as plain data."""
-        known = {item.name: getattr(self, item.name) for item in fields(self)}
-        if self.creation_context is not None:
-            context = asdict(self.creation_context)
-            known["creation_context"] = {key: value for key, value in context.items() if value}
-        return {key: value for key, value in known.items() if value is not None}
 
 
 class Entity(Strict):
@@ -179,3 +151,40 @@ class Entity(Strict):
             cls, path, overrides, flags, skip_script_validation=skip_script_validation, **values
         )
         return loaded.entity
+
+
+def move(data: dict[str, Any], written: FieldPath, kept: FieldPath) -> bool:
+    """Move a field of the data, in place, to where it is kept; return whether it was there.
+
+    A value of a different kind on the way (text where fields are expected) is left as it is: the
+    schema reports it.
+
+    Raises:
+        PydanticCustomError: Both places hold a value, and they differ.
+    """
+    source = _inside(data, written[:-1], create=False)
+    if source is None or written[-1] not in source:
+        return False
+    target = _inside(data, kept[:-1], create=True)
+    if target is None:
+        return False
+    value = source.pop(written[-1])
+    if kept[-1] in target and target[kept[-1]] != value:
+        raise refusal(f"given twice, here and at {dotted(kept)}; expected it once", at=written)
+    target[str(kept[-1])] = value
+    return True
+
+
+def _inside(data: dict[str, Any], path: FieldPath, *, create: bool) -> dict[str, Any] | None:
+    """Return a private copy of the mapping at the path, put in place of the one there."""
+    for step in path:
+        inner = data.get(str(step))
+        if inner is None and create:
+            inner = {}
+        if isinstance(inner, Strict):
+            inner = inner.model_dump(exclude_unset=True)
+        if not isinstance(inner, Mapping):
+            return None
+        data[str(step)] = dict(inner)
+        data = data[str(step)]
+    return data

@@ -37,7 +37,7 @@ from inferay.engine.resources.fields import (
     choice,
     refusal,
 )
-from inferay.engine.resources.wording import FieldPath, dotted
+from inferay.engine.resources.wording import FieldPath
 
 PIPELINE_REFUSAL = (
     "pipeline component deployments are not supported; expected type: model "
@@ -169,57 +169,11 @@ class BatchDeployment(CommonDeployment):
     settings: BatchSettings = Field(default_factory=BatchSettings)
 
     @classmethod
-    def canonical(cls, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the data in the form with `settings:`."""
-        refuse_pipeline(data)
-        result = super().canonical(data)
-        for written, kept in cls.MOVED.items():
-            move(result, written, kept)
-        return result
-
-
-def refuse_pipeline(data: Mapping[str, Any]) -> None:
-    """Raise a validator's refusal where the data declares a pipeline component deployment."""
-    kind = data.get("type")
-    if isinstance(kind, str) and kind.lower() == "pipeline":
-        raise refusal(PIPELINE_REFUSAL, at=("type",))
-    for name in _PIPELINE_FIELDS:
-        if name in data:
-            raise refusal(PIPELINE_REFUSAL, at=(name,))
-
-
-def move(data: dict[str, Any], written: FieldPath, kept: FieldPath) -> bool:
-    """Move a field of the data, in place, to where it is kept; return whether it was there.
-
-    A value of a different kind on the way (text where fields are expected) is left as it is: the
-    schema reports it.
-
-    Raises:
-        PydanticCustomError: Both places hold a value, and they differ.
-    """
-    source = _inside(data, written[:-1], create=False)
-    if source is None or written[-1] not in source:
-        return False
-    target = _inside(data, kept[:-1], create=True)
-    if target is None:
-        return False
-    value = source.pop(written[-1])
-    if kept[-1] in target and target[kept[-1]] != value:
-        raise refusal(f"given twice, here and at {dotted(kept)}; expected it once", at=written)
-    target[str(kept[-1])] = value
-    return True
-
-
-def _inside(data: dict[str, Any], path: FieldPath, *, create: bool) -> dict[str, Any] | None:
-    """Return a private copy of the mapping at the path, put in place of the one there."""
-    for step in path:
-        inner = data.get(str(step))
-        if inner is None and create:
-            inner = {}
-        if isinstance(inner, Strict):
-            inner = inner.model_dump(exclude_unset=True)
-        if not isinstance(inner, Mapping):
-            return None
-        data[str(step)] = dict(inner)
-        data = data[str(step)]
-    return data
+    def refuse_kind(cls, data: Mapping[str, Any]) -> None:
+        """Refuse a pipeline component deployment."""
+        kind = data.get("type")
+        if isinstance(kind, str) and kind.lower() == "pipeline":
+            raise refusal(PIPELINE_REFUSAL, at=("type",))
+        for name in _PIPELINE_FIELDS:
+            if name in data:
+                raise refusal(PIPELINE_REFUSAL, at=(name,))

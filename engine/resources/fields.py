@@ -186,7 +186,9 @@ def _inner_path(value: object) -> str:
     """A path inside an uploaded folder."""
     path = _filled_text(value)
     if path.startswith("/") or "\\" in path or ".." in path.split("/"):
-        raise refusal(f"expected a path inside the folder (no '..', not absolute), got {shown(path)}")
+        raise refusal(
+            f"expected a path inside the folder (no '..', not absolute), got {shown(path)}"
+        )
     return path
 
 
@@ -238,9 +240,7 @@ EndpointName = Annotated[str, BeforeValidator(_name(ENDPOINT_NAME, ENDPOINT_NAME
 Version = Annotated[
     str, BeforeValidator(_name(NAME, f"a version: {NAME_RULE}")), BeforeValidator(_version)
 ]
-ModelReference = Annotated[
-    str, BeforeValidator(_reference(True, " or fields (path, type, …)"))
-]
+ModelReference = Annotated[str, BeforeValidator(_reference(True, " or fields (path, type, …)"))]
 EnvironmentReference = Annotated[
     str, BeforeValidator(_reference(True, " or fields (image, conda_file, …)"))
 ]

@@ -32,10 +32,10 @@ class InstanceType:
     price_per_hour_usd: float
 
 
-def _table(*rows: tuple[str, int, int, int, float]) -> Mapping[str, InstanceType]:
+def _table(*rows: tuple[str, int, float, int, float]) -> Mapping[str, InstanceType]:
     return MappingProxyType(
         {
-            name: InstanceType(name, cpus, memory_gib * _GIB, gpus, price)
+            name: InstanceType(name, cpus, int(memory_gib * _GIB), gpus, price)
             for name, cpus, memory_gib, gpus, price in rows
         }
     )
@@ -43,7 +43,7 @@ def _table(*rows: tuple[str, int, int, int, float]) -> Mapping[str, InstanceType
 
 #: name, CPUs, memory in GiB, GPUs, USD per hour (approximate list prices)
 INSTANCE_TYPES = _table(
-    ("Standard_DS1_v2", 1, 3, 0, 0.07),
+    ("Standard_DS1_v2", 1, 3.5, 0, 0.07),
     ("Standard_DS2_v2", 2, 7, 0, 0.15),
     ("Standard_DS3_v2", 4, 14, 0, 0.29),
     ("Standard_DS4_v2", 8, 28, 0, 0.58),

@@ -14,9 +14,7 @@ from inferay.errors import InvalidInput
 
 #: The name of an asset, a deployment, a job, a compute or a datastore; also a version.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
-NAME_RULE = (
-    "1 to 255 letters, digits, '.', '_' and '-', starting with a letter or a digit"
-)
+NAME_RULE = "1 to 255 letters, digits, '.', '_' and '-', starting with a letter or a digit"
 #: Azure's rule for the name of an endpoint: it becomes part of a host name.
 ENDPOINT_NAME = re.compile(r"(?=.{3,32}$)[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?")
 ENDPOINT_NAME_RULE = (

@@ -33,7 +33,7 @@ NUMBER_CHARS_MAX = 100
 # libyaml is some twenty times faster; the pure Python loader reads the same language.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PREFIX = "tag:yaml.org,2002:"
-_TAGS = frozenset(f"{_PREFIX}{name}" for name in "str int float bool null map seq".split())
+_TAGS = frozenset(f"{_PREFIX}{name}" for name in ["str", "int", "float", "bool", "null", "map", "seq"])
 _UTF16_STARTS = (b"\xff\xfe", b"\xfe\xff", b"\x00")
 
 
@@ -238,9 +238,13 @@ class _Builder:
         try:
             value = getattr(self._constructor, f"construct_yaml_{kind}")(node)
         except (ValueError, KeyError, OverflowError):  # an explicit !!int that is none
-            raise _error(self._name, node.start_mark, f"expected {kind}, got {shown(text)}") from None
+            raise _error(
+                self._name, node.start_mark, f"expected {kind}, got {shown(text)}"
+            ) from None
         if isinstance(value, float) and not math.isfinite(value):
-            raise _error(self._name, node.start_mark, f"expected a finite number, got {shown(text)}")
+            raise _error(
+                self._name, node.start_mark, f"expected a finite number, got {shown(text)}"
+            )
         return value
 
     def _note(self, path: FieldPath, node: yaml.Node) -> None:
@@ -256,7 +260,9 @@ def _short_tag(tag: str) -> str:
 
 
 def _error(name: str, mark: Any, reason: str) -> InvalidInput:
-    place = one_line(name) if mark is None else f"{one_line(name)}:{mark.line + 1}:{mark.column + 1}"
+    place = (
+        one_line(name) if mark is None else f"{one_line(name)}:{mark.line + 1}:{mark.column + 1}"
+    )
     return InvalidInput(f"{place}: {reason}", target=name)
 
 

@@ -1,0 +1,42 @@
+"""Run a job in this process: connect to Ray, drive, return how it ended."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import ray
+
+from inferay.engine.batch.driver import Driver, PoolFactory, Result
+from inferay.engine.batch.ray_pool import RayPool, WorkerResources
+from inferay.engine.batch.spec import JobSpec, WorkerSpec
+
+
+def run(
+    spec: JobSpec, *, make_pool: PoolFactory | None = None, epoch: int | None = None,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> Result:
+    """Run the job and return how it ended; blocks until then.
+
+    Idempotent by name: a spec whose work folder holds an unfinished job goes on with it.
+
+    Args:
+        spec: The job; `JobSpec.load` reads one from YAML.
+        make_pool: Where workers run; by default this process's Ray, which is started or joined
+            as `ray.init()` does if it is not yet.
+        epoch: Claim exactly this epoch of the job; by default the next one.
+        is_stopped: Asked ten times a second; True leaves the job to be resumed.
+
+    Raises:
+        Conflict: The output exists, or a newer driver has the job; nothing was changed.
+        Interrupted: `is_stopped` said so.
+    """
+    return Driver(spec, make_pool or on_ray(spec.workers), epoch, is_stopped).run()
+
+
+def on_ray(workers: WorkerSpec) -> PoolFactory:
+    """Return a maker of pools on this process's Ray, which it connects to first if need be."""
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+    resources = WorkerResources(workers.num_cpus, workers.num_gpus)
+    return lambda settings_of, events: RayPool(settings_of, events, resources)

@@ -1,0 +1,116 @@
+"""The body of a batch invocation: Azure's fields, and ours in the same style.
+
+Every setting that is left out is the deployment's.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from inferay.engine.resources.fields import (
+    Concurrency,
+    ErrorThreshold,
+    FilledText,
+    InstanceCount,
+    JsonMap,
+    LoggingLevel,
+    MiniBatchSize,
+    Name,
+    OutputAction,
+    OutputFileName,
+    Retries,
+    Text,
+    TextMap,
+    Variables,
+    choice,
+    scalar_text,
+)
+from inferay.engine.resources.rest_bodies import Body, TimeoutDuration
+
+_INPUT_TYPES = ("UriFolder", "UriFile", "MLTable", "Literal", "CustomModel", "MLFlowModel")
+
+
+class JobInput(Body):
+    """One named input: data by `uri`, a literal by `value`."""
+
+    NO_EFFECT: ClassVar[frozenset[str]] = frozenset({"mode", "pathOnCompute", "description"})
+
+    job_input_type: Annotated[
+        Literal["UriFolder", "UriFile", "MLTable", "Literal", "CustomModel", "MLFlowModel"],
+        BeforeValidator(choice(*_INPUT_TYPES)),
+    ]
+    uri: FilledText | None = None
+    value: Annotated[str, BeforeValidator(scalar_text)] | None = None
+
+
+class JobOutput(Body):
+    """One named output, and where it shall go."""
+
+    NO_EFFECT: ClassVar[frozenset[str]] = frozenset({"mode", "description", "pathOnCompute"})
+
+    job_output_type: Annotated[
+        Literal["UriFolder", "UriFile"], BeforeValidator(choice("UriFolder", "UriFile"))
+    ] = "UriFolder"
+    uri: FilledText | None = None
+
+
+class JobRetrySettings(Body):
+    """Retries for this job alone; what is None is the deployment's. `timeout` is seconds."""
+
+    max_retries: Retries | None = None
+    timeout: TimeoutDuration | None = None
+
+
+class JobResources(Body):
+    """Instances for this job alone."""
+
+    NO_EFFECT: ClassVar[frozenset[str]] = frozenset({"isLocal", "location", "locations"})
+
+    target: FilledText | None = None
+    instance_count: InstanceCount | None = None
+    instance_type: FilledText | None = None
+    properties: JsonMap = Field(default_factory=dict)
+
+
+class BatchJobProperties(Body):
+    """`properties` of a batch invocation. None means: as the deployment has it.
+
+    Attributes:
+        name: The job's name, if the caller chose one.
+        retry_settings: The time-out in whole seconds.
+    """
+
+    NO_EFFECT: ClassVar[frozenset[str]] = frozenset({"partitionKeys", "identity"})
+
+    input_data: dict[str, JobInput] = Field(default_factory=dict)
+    output_data: dict[str, JobOutput] = Field(default_factory=dict)
+    mini_batch_size: MiniBatchSize | None = None
+    error_threshold: ErrorThreshold | None = None
+    retry_settings: JobRetrySettings | None = None
+    output_file_name: OutputFileName | None = None
+    name: Name | None = None
+    description: Text | None = None
+    compute: JobResources | None = None
+    resources: JobResources | None = None
+    properties: TextMap = Field(default_factory=dict)
+    tags: TextMap = Field(default_factory=dict)
+    max_concurrency_per_instance: Concurrency | None = None
+    logging_level: LoggingLevel | None = None
+    output_action: OutputAction | None = None
+    environment_variables: Variables = Field(default_factory=dict)
+
+    @property
+    def instance_count(self) -> int | None:
+        """The instances asked for, in `resources` or (Azure's older place) in `compute`."""
+        for place in (self.resources, self.compute):
+            if place is not None and place.instance_count is not None:
+                return place.instance_count
+        return None
+
+
+class BatchJobBody(Body):
+    """A batch invocation."""
+
+    properties: BatchJobProperties

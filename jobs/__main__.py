@@ -1,0 +1,83 @@
+"""`python -m inferay.jobs run SPEC`: the entry point of a Ray job, with or without control plane.
+
+SPEC is a frozen spec (JSON) or a deployment's YAML with `input` and `output_path`. Prints progress
+and the outcome as plain lines; the exit code is 0 only for Completed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from inferay.engine.batch.driver import Interrupted, Result
+from inferay.engine.batch.journal import SupersededError
+from inferay.engine.batch.spec import JobSpec
+from inferay.errors import EXIT_INTERRUPTED, InferayError, exit_code
+from inferay.jobs.folder import SPEC, read_frozen
+from inferay.jobs.tee import Tee
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the job that the arguments name; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m inferay.jobs", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="run the job that SPEC describes")
+    run.add_argument("spec", type=Path)
+    run.add_argument("--epoch", type=int, help="claim exactly this epoch")
+    options = parser.parse_args(arguments)
+    try:
+        spec = _read(options.spec)
+    except InferayError as error:
+        print(error.message, file=sys.stderr)
+        return exit_code(error)
+    with Tee(Path(spec.logs) / "driver.txt"):
+        return _run(spec, options.epoch)
+
+
+def _read(path: Path) -> JobSpec:
+    if path.name == SPEC or path.suffix == ".json":
+        return read_frozen(path)
+    from inferay.jobs.user_spec import read_user_spec
+
+    loaded = read_user_spec(path)
+    for warning in loaded.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return loaded.spec
+
+
+def _run(spec: JobSpec, epoch: int | None) -> int:
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    from inferay.engine.batch.runner import run   # Ray takes a second: not for a wrong spec
+
+    print(f"job {spec.name}: {spec.input} -> {spec.output}", flush=True)
+    try:
+        result = run(spec, epoch=epoch, is_stopped=stop.is_set)
+    except (Interrupted, SupersededError) as error:
+        print(f"job {spec.name}: {error.message}", flush=True)
+        return EXIT_INTERRUPTED
+    except InferayError as error:
+        print(error.message, file=sys.stderr, flush=True)
+        return exit_code(error)
+    _tell(spec, result)
+    return 0 if result.status == "Completed" else 1
+
+
+def _tell(spec: JobSpec, result: Result) -> None:
+    if result.error is not None:
+        for detail in result.error["details"]:
+            print(detail["message"], flush=True)
+        print(result.error["message"], flush=True)
+    counts = result.counts
+    print(
+        f"job {spec.name}: {result.status}, {counts.items_ok} items ok, {counts.items_failed} "
+        f"failed, {counts.rows} rows in {result.seconds:.1f} s; output: {result.output}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
