@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from inferay.engine.resources.references import DatastorePath
+from inferay.engine.resources.references import parse_datastore_path
 from inferay.errors import InvalidInput, NotFound, nearest
 
 
@@ -32,7 +32,7 @@ def resolve_path(value: str, datastores: Mapping[str, Path]) -> Path:
         InvalidInput: The value is relative, or of a scheme that is not supported.
     """
     if value.startswith("azureml://"):
-        address = DatastorePath.parse(value)
+        address = parse_datastore_path(value)
         if address.datastore not in datastores:
             raise NotFound(
                 f"there is no datastore '{address.datastore}'"

@@ -68,7 +68,12 @@ class JobFolder:
 
     def ask_to_cancel(self) -> None:
         """Ask the driver to end the job; idempotent."""
-        self.work.replace(CANCEL, b"")
+        if not self.work.exists(CANCEL):
+            self.work.replace(CANCEL, b"")
+
+    def withdraw_cancel(self) -> None:
+        """Take back the wish to end the job; idempotent; only while no driver lives."""
+        self.work.remove(CANCEL)
 
     def _json(self, name: str) -> dict[str, Any] | None:
         try:

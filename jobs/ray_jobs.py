@@ -79,6 +79,20 @@ class RayJobs:
             return "missing"
         return "gone" if self._json(answer)["status"] in _GONE else "alive"
 
+    def drivers(self) -> dict[str, str]:
+        """Return `alive` or `gone` for every driver that Ray knows, by submission id.
+
+        Raises:
+            Unavailable: Ray does not answer.
+        """
+        answer = self._request("GET", "/api/jobs/")
+        if answer.status_code != 200:
+            raise Unavailable(f"Ray answered {answer.status_code}", code="RayUnavailable")
+        return {
+            job["submission_id"]: "gone" if job["status"] in _GONE else "alive"
+            for job in answer.json() if job.get("submission_id")
+        }
+
     def message(self, submission_id: str) -> str:
         """Return what Ray says of the driver's end, in one line.
 

@@ -168,7 +168,8 @@ class Driver:
             writer.close()
             error = _storage_full(error)
             status = "Canceled" if isinstance(error, Canceled) else "Failed"
-            self._publish_partial(store, output, epoch)
+            check_newest(store, epoch)
+            publish_partial(self.spec)
             counts = dispatcher.counts if dispatcher else Counts()
             result = Result(
                 status, epoch, self.spec.output, counts, error.as_dict(), seconds
@@ -267,17 +268,6 @@ class Driver:
         self._write_success(output, dispatcher, seal, files, errors, progress)
         for folder in ("segments", "files", "staging"):
             store.delete(folder)
-
-    def _publish_partial(self, store: Store, output: Store, epoch: int) -> None:
-        """Leave the committed rows of a job that did not complete under `.partial`."""
-        if self.spec.settings.output_action != "append_row":
-            return
-        check_newest(store, epoch)
-        records = outputs.committed(store)
-        name = self.spec.settings.output_file_name + outputs.PARTIAL
-        if any(record["seg"] for record in records):
-            output.remove(name)
-            outputs.publish_rows(store, records, output, name)
 
     def _write_success(
         self, output: Store, dispatcher: Dispatcher, seal: Seal,
@@ -392,6 +382,21 @@ class Driver:
             logging_level=settings.logging_level, output_action=settings.output_action,
             timeout_s=settings.timeout_s, threads=spec.workers.threads, packages=spec.packages,
         )
+
+
+def publish_partial(spec: JobSpec) -> None:
+    """Leave the committed rows of a job that did not complete under `.partial`; idempotent.
+
+    Only for a job without a live driver.
+    """
+    if spec.settings.output_action != "append_row":
+        return
+    store, output = LocalStore(Path(spec.work)), LocalStore(Path(spec.output))
+    records = outputs.committed(store)
+    name = spec.settings.output_file_name + outputs.PARTIAL
+    if any(record["seg"] for record in records):
+        output.remove(name)
+        outputs.publish_rows(store, records, output, name)
 
 
 def _storage_full(error: InferayError | OSError) -> InferayError:

@@ -44,12 +44,11 @@ from inferay.engine.resources.rest_bodies import (
     BatchDeploymentBody,
     BatchEndpointBody,
     CodeVersionBody,
-    ComputeBody,
-    DatastoreBody,
     DataVersionBody,
     EnvironmentVersionBody,
     ModelVersionBody,
 )
+from inferay.engine.resources.rest_infrastructure import ComputeBody, DatastoreBody
 from inferay.engine.resources.rest_jobs import BatchJobBody, BatchJobProperties, JobInput, JobOutput
 from inferay.engine.resources.yaml_source import YamlDocument, read_yaml
 

@@ -49,9 +49,12 @@ class Strict(BaseModel):
         __init__.__pydantic_base_init__ = True
 
         def __setattr__(self, name: str, value: Any) -> None:
+            before = dict(self.__dict__)
             try:
                 super().__setattr__(name, value)
             except ValidationError as error:
+                # A check across fields runs after the assignment: take that back.
+                object.__setattr__(self, "__dict__", before)
                 raise first_problem(type(self), error) from None
 
     @model_validator(mode="before")

@@ -7,7 +7,7 @@ is reported by the place that the user can edit: a line of the file, a `--set`, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticCustomError
@@ -24,6 +24,8 @@ from inferay.engine.resources.problems import (
 from inferay.engine.resources.wording import FieldPath, dotted, one_line
 from inferay.engine.resources.yaml_source import YamlDocument
 from inferay.errors import InvalidInput
+
+P = TypeVar("P")
 
 #: Maps whose values are text whatever a user writes: `PORT: 010` is "010".
 _TEXT_MAPS = frozenset({"environment_variables", "tags", "properties"})
@@ -79,10 +81,8 @@ class Draft:
         is_typed_text = override.text is not None and _is_text(path)
         value = override.text if is_typed_text else override.value
         assign(self.data, Override(path, value, override.text, override.place))
-        for known in (self._lines, self._given):
-            for below in [known_path for known_path in known if known_path[: len(path)] == path]:
-                del known[below]  # type: ignore[attr-defined]
-        self._given[path] = override.place
+        self._lines = _without(self._lines, path)
+        self._given = {**_without(self._given, path), path: override.place}
 
     def is_given(self, path: FieldPath) -> bool:
         """Return whether the value at the path came from the command line, not from the file."""
@@ -139,6 +139,11 @@ def _is_text(path: FieldPath) -> bool:
     if len(path) > 1 and path[-2] in _TEXT_MAPS:
         return path[-3:-2] != ("resources",)  # resources.properties keeps its types
     return path[-1] == "version" and len(path) <= 2
+
+
+def _without(places: dict[FieldPath, P], path: FieldPath) -> dict[FieldPath, P]:
+    """Return the places but those at and below the path."""
+    return {known: place for known, place in places.items() if known[: len(path)] != path}
 
 
 def _set_existing(data: Any, path: FieldPath, value: object) -> None:

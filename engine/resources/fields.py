@@ -152,18 +152,18 @@ def _variables(value: object) -> dict[str, str]:
     return variables
 
 
-def _reference(needs_version: bool, alternative: str = "") -> Callable[[object], str]:
-    wanted = "azureml:NAME:VERSION or azureml:NAME@latest" if needs_version else "azureml:NAME"
+def _reference(*alternatives: str, needs_version: bool) -> Callable[[object], str]:
+    names = ("azureml:NAME:VERSION", "azureml:NAME@latest") if needs_version else ("azureml:NAME",)
+    wanted = any_of((*names, "a resource id", *alternatives))
 
     def check(value: object) -> str:
         try:
             reference = parse_reference(value) if isinstance(value, str) else None
         except InvalidInput:
             reference = None
-        if reference is None or (
-            needs_version and reference.version is None and reference.label is None
-        ):
-            raise refusal(f"expected {wanted}, a resource id{alternative}, got {shown(value)}")
+        is_exact = reference is not None and (reference.version or reference.label)
+        if reference is None or (needs_version and not is_exact):
+            raise refusal(f"expected {wanted}, got {shown(value)}")
         return reference.raw
 
     return check
@@ -240,11 +240,13 @@ EndpointName = Annotated[str, BeforeValidator(_name(ENDPOINT_NAME, ENDPOINT_NAME
 Version = Annotated[
     str, BeforeValidator(_name(NAME, f"a version: {NAME_RULE}")), BeforeValidator(_version)
 ]
-ModelReference = Annotated[str, BeforeValidator(_reference(True, " or fields (path, type, …)"))]
-EnvironmentReference = Annotated[
-    str, BeforeValidator(_reference(True, " or fields (image, conda_file, …)"))
+ModelReference = Annotated[
+    str, BeforeValidator(_reference("fields (path, type, …)", needs_version=True))
 ]
-ComputeReference = Annotated[str, BeforeValidator(_reference(False))]
+EnvironmentReference = Annotated[
+    str, BeforeValidator(_reference("fields (image, conda_file, …)", needs_version=True))
+]
+ComputeReference = Annotated[str, BeforeValidator(_reference(needs_version=False))]
 InnerPath = Annotated[str, BeforeValidator(_inner_path)]
 OutputFileName = Annotated[str, BeforeValidator(_output_file_name)]
 Secret = Annotated[SecretStr, BeforeValidator(_secret)]

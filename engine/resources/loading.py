@@ -89,7 +89,7 @@ def _load(
         warnings += _include_files(draft, origin)
     entity = cast(E, draft.validate())
     localise(entity, origin, skip_script_validation=skip_script_validation)
-    return Loaded(cast(E, entity.with_warnings(warnings)), warnings)
+    return Loaded(entity.with_warnings(warnings), warnings)
 
 
 def _include_files(draft: Draft, origin: _DraftOrigin) -> list[str]:

@@ -20,7 +20,7 @@ _KINDS = {
 }
 
 
-class UnreadableFile(Exception):
+class UnreadableFileError(Exception):
     """Raised when a file can't be read; the message is the reason, for an InvalidInput."""
 
 
@@ -42,18 +42,20 @@ def read_regular_file(path: Path, bytes_max: int) -> bytes:
     """Return the content of a regular file.
 
     Raises:
-        UnreadableFile: It is missing, no regular file, unreadable, or larger than `bytes_max`.
+        UnreadableFileError: It is missing, no regular file, unreadable, or larger than `bytes_max`.
     """
     try:
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):
-            raise UnreadableFile(f"{file_kind(mode)}, expected a file")
+            raise UnreadableFileError(f"{file_kind(mode)}, expected a file")
         with open(path, "rb") as stream:
             data = stream.read(bytes_max + 1)
     except FileNotFoundError:
-        raise UnreadableFile(absence(path)) from None
+        raise UnreadableFileError(absence(path)) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise UnreadableFile(f"unreadable ({getattr(error, 'strerror', None) or error})") from None
+        raise UnreadableFileError(
+            f"unreadable ({getattr(error, 'strerror', None) or error})"
+        ) from None
     if len(data) > bytes_max:
-        raise UnreadableFile(f"larger than the limit of {bytes_max} bytes")
+        raise UnreadableFileError(f"larger than the limit of {bytes_max} bytes")
     return data

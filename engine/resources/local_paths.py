@@ -12,6 +12,7 @@ import os
 import stat
 import warnings
 from collections.abc import Iterator
+from importlib.util import decode_source
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -20,7 +21,7 @@ from inferay.engine.resources.base import Entity
 from inferay.engine.resources.deployments import BatchDeployment, CodeConfiguration
 from inferay.engine.resources.infrastructure import Datastore
 from inferay.engine.resources.local_files import (
-    UnreadableFile,
+    UnreadableFileError,
     absence,
     file_kind,
     read_regular_file,
@@ -122,7 +123,7 @@ def _localise_code(code: CodeConfiguration, origin: Origin, skip_script_validati
         raise origin.error(field, f"{script} leads out of the code folder {folder}")
     try:
         source = read_regular_file(script, SCRIPT_BYTES_MAX)
-    except UnreadableFile as error:
+    except UnreadableFileError as error:
         raise origin.error(field, f"{error}: {script}") from None
     if not skip_script_validation:
         _check_script(source, script, origin, field)
@@ -132,7 +133,7 @@ def _check_script(source: bytes, script: Path, origin: Origin, field: FieldPath)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an invalid escape in user code is no concern of ours
-            ast.parse(source, str(script))
+            ast.parse(decode_source(source), str(script))
     except SyntaxError as error:
         place = one_line(f"{script}:{error.lineno or 1}")
         raise origin.error(field, f"{place}: SyntaxError: {one_line(error.msg)}") from None
@@ -145,7 +146,7 @@ def _read_conda_file(text: str, origin: Origin, field: FieldPath) -> dict[str, o
     try:
         conda = parse_yaml(read_regular_file(path, FILE_BYTES_MAX), str(path)).data
         _inline_pip_files(conda, path.parent)
-    except UnreadableFile as error:
+    except UnreadableFileError as error:
         raise origin.error(field, f"{error}: {path}") from None
     except InvalidInput as error:
         raise origin.error(field, error.message) from None
@@ -167,8 +168,8 @@ def _pip_lines(entry: object, folder: Path) -> list[object]:
     path = folder / str(entry).removeprefix(flag).strip()
     try:
         text = read_regular_file(path, FILE_BYTES_MAX).decode(errors="replace")
-    except UnreadableFile as error:
-        raise UnreadableFile(f"pip requirements {path}: {error}, in") from None
+    except UnreadableFileError as error:
+        raise UnreadableFileError(f"pip requirements {path}: {error}, in") from None
     lines = (line.strip() for line in text.splitlines())
     return [line for line in lines if line and not line.startswith("#")]
 

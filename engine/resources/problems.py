@@ -66,6 +66,8 @@ def _problem(cls: type[BaseModel], item: Mapping[str, Any]) -> Problem:
         return Problem(path, f"expected fields, got {given}")
     if kind == "list_type":
         return Problem(path, f"expected a list, got {given}")
+    if kind == "string_type":
+        return Problem(path, f"expected text, got {given}")
     if kind == "bool_type":
         return Problem(path, f"expected true or false, got {given}")
     reason = str(item["msg"])

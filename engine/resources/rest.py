@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_camel
 
-from inferay.engine.resources import rest_bodies, rest_convert
+from inferay.engine.resources import rest_bodies, rest_convert, rest_infrastructure
 from inferay.engine.resources.assets import Asset, Code, Data, Environment, Model
 from inferay.engine.resources.base import Entity
 from inferay.engine.resources.deployments import BatchDeployment, CommonDeployment
@@ -22,6 +22,7 @@ from inferay.engine.resources.endpoints import BatchEndpoint
 from inferay.engine.resources.facts import CreationContext, ServerFacts
 from inferay.engine.resources.infrastructure import Compute, Datastore
 from inferay.engine.resources.problems import and_more, problems
+from inferay.engine.resources.rest_base import Body, Ids
 from inferay.engine.resources.wording import dotted, json_pointer, shown
 from inferay.errors import InvalidInput
 
@@ -33,8 +34,8 @@ E = TypeVar("E", bound=Entity)
 class _Wire:
     """How one kind of entity travels."""
 
-    body: type[rest_bodies.Body]
-    write: Callable[[Any, rest_convert.Ids], dict[str, Any]]
+    body: type[Body]
+    write: Callable[[Any, Ids], dict[str, Any]]
     read: Callable[[Any], dict[str, Any]]
 
 
@@ -58,9 +59,15 @@ _WIRES: Mapping[type[Entity], _Wire] = {
         rest_convert.read_environment,
     ),
     Datastore: _Wire(
-        rest_bodies.DatastoreBody, rest_convert.write_datastore, rest_convert.read_datastore
+        rest_infrastructure.DatastoreBody,
+        rest_infrastructure.write_datastore,
+        rest_infrastructure.read_datastore,
     ),
-    Compute: _Wire(rest_bodies.ComputeBody, rest_convert.write_compute, rest_convert.read_compute),
+    Compute: _Wire(
+        rest_infrastructure.ComputeBody,
+        rest_infrastructure.write_compute,
+        rest_infrastructure.read_compute,
+    ),
 }
 
 
@@ -84,7 +91,7 @@ def to_rest(
     Raises:
         InvalidInput: Something local has no id yet.
     """
-    ids = rest_convert.Ids(model_id, code_id, environment_id, show_secrets)
+    ids = Ids(model_id, code_id, environment_id, show_secrets)
     return _WIRES[type(entity)].write(entity, ids)
 
 
@@ -170,6 +177,6 @@ def _text(value: object) -> str | None:
 
 
 def _steps(resource_id: str | None) -> dict[str, str]:
-    """Return the pairs of a resource id: {"models": "m", "versions": "3", …}, keys in lower case."""
+    """Return the pairs of a resource id: {"models": "m", "versions": "3", …}."""
     steps = (resource_id or "").strip("/").split("/")
     return {kind.lower(): name for kind, name in zip(steps[::2], steps[1::2], strict=False)}

@@ -11,14 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, StrictBool
-from pydantic.alias_generators import to_camel
+from pydantic import BeforeValidator, Field, StrictBool
 
-from inferay.engine.resources.base import Strict
 from inferay.engine.resources.deployments import PIPELINE_REFUSAL
-from inferay.engine.resources.durations import parse_duration
 from inferay.engine.resources.fields import (
-    TIMEOUT_S_MAX,
     AuthMode,
     ComputeReference,
     Concurrency,
@@ -27,7 +23,6 @@ from inferay.engine.resources.fields import (
     ErrorThreshold,
     FilledText,
     InnerPath,
-    InstanceBound,
     InstanceCount,
     JsonMap,
     LoggingLevel,
@@ -39,60 +34,13 @@ from inferay.engine.resources.fields import (
     OutputFileName,
     Port,
     Retries,
-    Secret,
     Text,
     TextMap,
     Variables,
     choice,
     refusal,
 )
-from inferay.engine.resources.infrastructure import Tier
-from inferay.engine.resources.wording import shown
-from inferay.errors import InvalidInput
-
-
-def _seconds(minimum: int) -> BeforeValidator:
-    def check(value: object) -> int:
-        try:
-            seconds = parse_duration(value) if isinstance(value, str) else -1.0
-        except InvalidInput:
-            seconds = -1.0
-        if minimum <= seconds <= TIMEOUT_S_MAX and seconds == int(seconds):
-            return int(seconds)
-        raise refusal(
-            f"expected a duration of whole seconds from PT{minimum}S to P7D, got {shown(value)}"
-        )
-
-    return BeforeValidator(check)
-
-
-TimeoutDuration = Annotated[int, _seconds(1)]
-IdleDuration = Annotated[int, _seconds(0)]
-
-
-class Body(Strict):
-    """Camel-case names, in any case; nulls count as left out."""
-
-    model_config = ConfigDict(extra="forbid", alias_generator=to_camel)
-
-    @classmethod
-    def canonical(cls, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the data with the names as Azure writes them, without nulls and ignored ones."""
-        known = {str(field.alias) for field in cls.model_fields.values()}
-        by_lower = {name.lower(): name for name in known | cls.NO_EFFECT | cls.READ_ONLY}
-        result: dict[str, Any] = {}
-        for key, value in data.items():
-            name = by_lower.get(key.lower(), key) if isinstance(key, str) else str(key)
-            if name in result:
-                raise refusal("given twice, in different case; expected it once", at=(name,))
-            if value is not None:
-                result[name] = value
-        return super().canonical(result)
-
-
-class _Resource(Body):
-    READ_ONLY: ClassVar[frozenset[str]] = frozenset({"id", "name", "type", "systemData", "etag"})
-    NO_EFFECT: ClassVar[frozenset[str]] = frozenset({"location", "identity", "kind", "sku"})
+from inferay.engine.resources.rest_base import Body, Resource, TimeoutDuration
 
 
 class EndpointDefaultsBody(Body):
@@ -115,7 +63,7 @@ class BatchEndpointProperties(Body):
     defaults: EndpointDefaultsBody = Field(default_factory=EndpointDefaultsBody)
 
 
-class BatchEndpointBody(_Resource):
+class BatchEndpointBody(Resource):
     """A batch endpoint."""
 
     tags: TextMap = Field(default_factory=dict)
@@ -187,7 +135,7 @@ class BatchDeploymentProperties(Body):
                 raise refusal(PIPELINE_REFUSAL, at=("deploymentConfiguration",))
 
 
-class BatchDeploymentBody(_Resource):
+class BatchDeploymentBody(Resource):
     """A batch deployment."""
 
     tags: TextMap = Field(default_factory=dict)
@@ -214,7 +162,7 @@ class ModelVersionProperties(_AssetProperties):
     model_uri: FilledText
 
 
-class ModelVersionBody(_Resource):
+class ModelVersionBody(Resource):
     """A model version."""
 
     properties: ModelVersionProperties
@@ -227,7 +175,7 @@ class DataVersionProperties(_AssetProperties):
     data_uri: FilledText
 
 
-class DataVersionBody(_Resource):
+class DataVersionBody(Resource):
     """A data version."""
 
     properties: DataVersionProperties
@@ -269,7 +217,7 @@ class EnvironmentVersionProperties(_AssetProperties):
     os_type: Annotated[Literal["linux"], BeforeValidator(choice("linux"))] = "linux"
 
 
-class EnvironmentVersionBody(_Resource):
+class EnvironmentVersionBody(Resource):
     """An environment version."""
 
     properties: EnvironmentVersionProperties
@@ -281,123 +229,7 @@ class CodeVersionProperties(_AssetProperties):
     code_uri: FilledText
 
 
-class CodeVersionBody(_Resource):
+class CodeVersionBody(Resource):
     """A code version."""
 
     properties: CodeVersionProperties
-
-
-class DatastoreSecretsBody(Body):
-    """The secret part of credentials; masked in repr."""
-
-    secrets_type: FilledText | None = None
-    key: Secret | None = None
-    sas_token: Secret | None = None
-    client_secret: Secret | None = None
-    secret_access_key: Secret | None = None
-    session_token: Secret | None = None
-
-
-CredentialsType = Annotated[
-    Literal["None", "AccountKey", "Sas", "ServicePrincipal", "AccessKey"],
-    BeforeValidator(choice("None", "AccountKey", "Sas", "ServicePrincipal", "AccessKey")),
-]
-
-
-class DatastoreCredentialsBody(Body):
-    """How a datastore is reached; `AccessKey` (for S3) is ours."""
-
-    NO_EFFECT: ClassVar[frozenset[str]] = frozenset({"authorityUrl", "resourceUrl"})
-
-    credentials_type: CredentialsType = "None"
-    tenant_id: Text | None = None
-    client_id: Text | None = None
-    access_key_id: Text | None = None
-    secrets: DatastoreSecretsBody = Field(default_factory=DatastoreSecretsBody)
-
-
-class DatastoreProperties(Body):
-    """`properties` of a datastore; the types `Local` and `S3` are ours."""
-
-    READ_ONLY: ClassVar[frozenset[str]] = frozenset({"isDefault"})
-    NO_EFFECT: ClassVar[frozenset[str]] = frozenset(
-        {"resourceGroup", "subscriptionId", "serviceDataAccessAuthIdentity"}
-    )
-
-    datastore_type: Annotated[
-        Literal["local", "azure_blob", "s3"], BeforeValidator(choice("local", "azure_blob", "s3"))
-    ]
-    description: Text | None = None
-    properties: TextMap = Field(default_factory=dict)
-    tags: TextMap = Field(default_factory=dict)
-    credentials: DatastoreCredentialsBody = Field(default_factory=DatastoreCredentialsBody)
-    path: FilledText | None = None
-    account_name: FilledText | None = None
-    container_name: FilledText | None = None
-    endpoint: FilledText | None = None
-    protocol: FilledText | None = None
-    bucket_name: FilledText | None = None
-    region: FilledText | None = None
-
-
-class DatastoreBody(_Resource):
-    """A datastore."""
-
-    properties: DatastoreProperties
-
-
-class ScaleSettingsBody(Body):
-    """Bounds of a pool; the idle time in seconds once read."""
-
-    max_node_count: InstanceBound = 4
-    min_node_count: InstanceBound = 0
-    node_idle_time_before_scale_down: IdleDuration = 120
-
-
-class PoolProperties(Body):
-    """`properties.properties` of a compute: AmlCompute's and Kubernetes' together."""
-
-    READ_ONLY: ClassVar[frozenset[str]] = frozenset(
-        {
-            "allocationState", "allocationStateTransitionTime", "errors", "currentNodeCount",
-            "targetNodeCount", "nodeStateCounts",
-        }
-    )  # fmt: skip
-    NO_EFFECT: ClassVar[frozenset[str]] = frozenset(
-        {
-            "osType", "virtualMachineImage", "isolatedNetwork", "userAccountCredentials", "subnet",
-            "remoteLoginPortPublicAccess", "enableNodePublicIp", "propertyBag",
-            "relayConnectionString", "serviceBusConnectionString", "extensionPrincipalId",
-            "extensionInstanceReleaseTrain", "vcName", "defaultInstanceType", "instanceTypes",
-        }
-    )  # fmt: skip
-
-    vm_size: FilledText = "Standard_DS3_v2"
-    vm_priority: Tier = "dedicated"
-    scale_settings: ScaleSettingsBody = Field(default_factory=ScaleSettingsBody)
-    namespace: FilledText | None = None
-
-
-class ComputeProperties(Body):
-    """`properties` of a compute; `metadata` is ours and holds the entity's own properties."""
-
-    READ_ONLY: ClassVar[frozenset[str]] = frozenset(
-        {"provisioningState", "createdOn", "modifiedOn", "provisioningErrors", "error"}
-    )
-    NO_EFFECT: ClassVar[frozenset[str]] = frozenset(
-        {"computeLocation", "resourceId", "isAttachedCompute", "disableLocalAuth"}
-    )
-
-    compute_type: Annotated[
-        Literal["amlcompute", "kubernetes"], BeforeValidator(choice("amlcompute", "kubernetes"))
-    ]
-    description: Text | None = None
-    metadata: TextMap = Field(default_factory=dict)
-    properties: PoolProperties = Field(default_factory=PoolProperties)
-
-
-class ComputeBody(_Resource):
-    """A compute."""
-
-    tags: TextMap = Field(default_factory=dict)
-    properties: ComputeProperties

@@ -6,8 +6,6 @@ body. Neither looks at a server's own fields.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -17,15 +15,12 @@ from inferay.engine.resources.base import Strict
 from inferay.engine.resources.deployments import BatchDeployment
 from inferay.engine.resources.durations import format_duration
 from inferay.engine.resources.endpoints import BatchEndpoint
-from inferay.engine.resources.infrastructure import Compute, Datastore, DatastoreCredentials
 from inferay.engine.resources.references import is_local_path
+from inferay.engine.resources.rest_base import WIRE_WORDS, Ids, filled
 from inferay.engine.resources.rest_bodies import (
     BatchDeploymentBody,
     BatchEndpointBody,
     CodeVersionBody,
-    ComputeBody,
-    DatastoreBody,
-    DatastoreCredentialsBody,
     DataVersionBody,
     EnvironmentVersionBody,
     InferenceConfigBody,
@@ -34,48 +29,16 @@ from inferay.engine.resources.rest_bodies import (
 from inferay.engine.resources.yaml_source import parse_yaml
 from inferay.errors import InvalidInput
 
-#: Azure's spelling of the entities' words.
-WIRE_WORDS: Mapping[str, str] = {
-    "aad_token": "AADToken",
-    "append_row": "AppendRow",
-    "summary_only": "SummaryOnly",
-    "info": "Info",
-    "warning": "Warning",
-    "debug": "Debug",
-    "linux": "Linux",
-    "local": "Local",
-    "azure_blob": "AzureBlob",
-    "s3": "S3",
-    "amlcompute": "AmlCompute",
-    "kubernetes": "Kubernetes",
-    "dedicated": "Dedicated",
-    "low_priority": "LowPriority",
-}
-
-
-@dataclass(frozen=True)
-class Ids:
-    """Ids that stand for what was uploaded or registered, and whether secrets are written."""
-
-    model: str | None = None
-    code: str | None = None
-    environment: str | None = None
-    show_secrets: bool = False
-
-
-def _filled(**values: object) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value is not None}
-
 
 def write_batch_endpoint(entity: BatchEndpoint, ids: Ids) -> dict[str, Any]:
     """Return the body of a batch endpoint; `defaults` is never null."""
     return {
         "tags": dict(entity.tags),
-        "properties": _filled(
+        "properties": filled(
             authMode=WIRE_WORDS[entity.auth_mode],
             description=entity.description,
             properties=dict(entity.properties),
-            defaults=_filled(deploymentName=entity.defaults.deployment_name),
+            defaults=filled(deploymentName=entity.defaults.deployment_name),
         ),
     }
 
@@ -102,12 +65,12 @@ def write_batch_deployment(entity: BatchDeployment, ids: Ids) -> dict[str, Any]:
     code = None
     if entity.code_configuration is not None:
         given = entity.code_configuration.code
-        code = _filled(
+        code = filled(
             codeId=_id_of(None if is_local_path(given) else given, ids.code, "code", given),
             scoringScript=entity.code_configuration.scoring_script,
         )
     settings, resources = entity.settings, entity.resources
-    properties = _filled(
+    properties = filled(
         model=None if model is None else {"referenceType": "Id", "assetId": model},
         codeConfiguration=code,
         environmentId=_id_of(entity.environment, ids.environment, "environment"),
@@ -115,7 +78,7 @@ def write_batch_deployment(entity: BatchDeployment, ids: Ids) -> dict[str, Any]:
         description=entity.description,
         properties=dict(entity.properties),
         compute=entity.compute,
-        resources=_filled(
+        resources=filled(
             instanceCount=resources.instance_count,
             instanceType=resources.instance_type,
             properties=dict(resources.properties),
@@ -169,7 +132,7 @@ def read_batch_deployment(body: BatchDeploymentBody) -> dict[str, Any]:
 
 
 def _asset(entity: Asset, **values: object) -> dict[str, Any]:
-    properties = _filled(
+    properties = filled(
         description=entity.description,
         tags=dict(entity.tags),
         properties=dict(entity.properties),
@@ -264,124 +227,4 @@ def read_environment(body: EnvironmentVersionBody) -> dict[str, Any]:
         "build": build and {"path": build.context_uri, "dockerfile_path": build.dockerfile_path},
         "inference_config": routes and routes.model_dump(exclude_none=True),
         "os_type": properties.os_type,
-    }
-
-
-_DATASTORE_FIELDS = {
-    "path": "path",
-    "accountName": "account_name",
-    "containerName": "container_name",
-    "endpoint": "endpoint",
-    "protocol": "protocol",
-    "bucketName": "bucket_name",
-    "region": "region",
-}
-
-
-def write_datastore(entity: Datastore, ids: Ids) -> dict[str, Any]:
-    """Return the body of a datastore, without secrets unless they are asked for."""
-    places = {wire: getattr(entity, name) for wire, name in _DATASTORE_FIELDS.items()}
-    properties = _filled(
-        datastoreType=WIRE_WORDS[entity.type],
-        description=entity.description,
-        tags=dict(entity.tags),
-        properties=dict(entity.properties),
-        credentials=_write_credentials(entity.credentials, ids.show_secrets),
-        **places,
-    )
-    return {"properties": properties}
-
-
-def _write_credentials(
-    credentials: DatastoreCredentials | None, show_secrets: bool
-) -> dict[str, Any]:
-    if credentials is None:
-        return {"credentialsType": "None"}
-    kinds = {
-        "AccountKey": credentials.account_key,
-        "Sas": credentials.sas_token,
-        "ServicePrincipal": credentials.client_secret,
-        "AccessKey": credentials.secret_access_key,
-    }
-    kind = next((name for name, secret in kinds.items() if secret is not None), "None")
-    result = _filled(
-        credentialsType=kind,
-        tenantId=credentials.tenant_id,
-        clientId=credentials.client_id,
-        accessKeyId=credentials.access_key_id,
-    )
-    if show_secrets and kind != "None":
-        secrets = {
-            "key": credentials.account_key,
-            "sasToken": credentials.sas_token,
-            "clientSecret": credentials.client_secret,
-            "secretAccessKey": credentials.secret_access_key,
-            "sessionToken": credentials.session_token,
-        }
-        shown = {name: item.get_secret_value() for name, item in secrets.items() if item}
-        result["secrets"] = {"secretsType": kind, **shown}
-    return result
-
-
-def read_datastore(body: DatastoreBody) -> dict[str, Any]:
-    """Return the fields of a datastore."""
-    properties = body.properties
-    return {
-        **_asset_fields(properties),
-        **{name: getattr(properties, name) for name in _DATASTORE_FIELDS.values()},
-        "type": properties.datastore_type,
-        "credentials": _read_credentials(properties.credentials),
-    }
-
-
-def _read_credentials(body: DatastoreCredentialsBody) -> dict[str, Any] | None:
-    secrets = body.secrets
-    fields = _filled(
-        account_key=secrets.key,
-        sas_token=secrets.sas_token,
-        tenant_id=body.tenant_id,
-        client_id=body.client_id,
-        client_secret=secrets.client_secret,
-        access_key_id=body.access_key_id,
-        secret_access_key=secrets.secret_access_key,
-        session_token=secrets.session_token,
-    )
-    return fields or None
-
-
-def write_compute(entity: Compute, ids: Ids) -> dict[str, Any]:
-    """Return the body of a compute."""
-    pool = _filled(
-        vmSize=entity.size,
-        vmPriority=WIRE_WORDS[entity.tier],
-        namespace=entity.namespace,
-        scaleSettings={
-            "minNodeCount": entity.min_instances,
-            "maxNodeCount": entity.max_instances,
-            "nodeIdleTimeBeforeScaleDown": format_duration(entity.idle_time_before_scale_down),
-        },
-    )
-    properties = _filled(
-        computeType=WIRE_WORDS[entity.type],
-        description=entity.description,
-        metadata=dict(entity.properties) or None,
-        properties=pool,
-    )
-    return {"tags": dict(entity.tags), "properties": properties}
-
-
-def read_compute(body: ComputeBody) -> dict[str, Any]:
-    """Return the fields of a compute."""
-    properties, pool = body.properties, body.properties.properties
-    return {
-        "tags": body.tags,
-        "type": properties.compute_type,
-        "description": properties.description,
-        "properties": properties.metadata,
-        "size": pool.vm_size,
-        "tier": pool.vm_priority,
-        "namespace": pool.namespace,
-        "min_instances": pool.scale_settings.min_node_count,
-        "max_instances": pool.scale_settings.max_node_count,
-        "idle_time_before_scale_down": pool.scale_settings.node_idle_time_before_scale_down,
     }

@@ -27,7 +27,7 @@ from inferay.engine.resources.fields import (
     choice,
     scalar_text,
 )
-from inferay.engine.resources.rest_bodies import Body, TimeoutDuration
+from inferay.engine.resources.rest_base import Body, TimeoutDuration
 
 _INPUT_TYPES = ("UriFolder", "UriFile", "MLTable", "Literal", "CustomModel", "MLFlowModel")
 

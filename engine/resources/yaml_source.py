@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from inferay.engine.resources.local_files import UnreadableFile, read_regular_file
+from inferay.engine.resources.local_files import UnreadableFileError, read_regular_file
 from inferay.engine.resources.wording import FieldPath, clipped, one_line, shown
 from inferay.errors import InvalidInput
 
@@ -33,7 +33,9 @@ NUMBER_CHARS_MAX = 100
 # libyaml is some twenty times faster; the pure Python loader reads the same language.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PREFIX = "tag:yaml.org,2002:"
-_TAGS = frozenset(f"{_PREFIX}{name}" for name in ["str", "int", "float", "bool", "null", "map", "seq"])
+_TAGS = frozenset(
+    f"{_PREFIX}{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq")
+)
 _UTF16_STARTS = (b"\xff\xfe", b"\xfe\xff", b"\x00")
 
 
@@ -70,7 +72,7 @@ def read_yaml(path: Path) -> YamlDocument:
     """
     try:
         data = read_regular_file(path, FILE_BYTES_MAX)
-    except UnreadableFile as error:
+    except UnreadableFileError as error:
         raise InvalidInput(one_line(f"{path}: {error}"), target=str(path)) from None
     return parse_yaml(data, str(path))
 
@@ -108,12 +110,13 @@ def parse_yaml_value(text: str, name: str) -> tuple[Any, str | None]:
             node = yaml.compose(text, Loader=_LOADER)
         except yaml.YAMLError as error:
             raise _syntax_error(error, text, name) from None
-        return builder.value(node, (), 1), None
+        return None if node is None else builder.value(node, (), 1), None
     if text.startswith("!"):
         raise InvalidInput(f"{one_line(name)}: tag not allowed: {clipped(text)}", target=name)
     if not text:
         return "", ""
-    tag = yaml.resolver.Resolver().resolve(yaml.ScalarNode, text, (True, False))
+    resolver: Any = yaml.resolver.Resolver()
+    tag = resolver.resolve(yaml.ScalarNode, text, (True, False))
     return builder.value(yaml.ScalarNode(tag, text), (), 1), text
 
 

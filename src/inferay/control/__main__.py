@@ -1,0 +1,104 @@
+"""`python -m inferay.control`: the control plane's process, as `inferay up` starts it."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import uvicorn
+
+from inferay.config import Workspace
+from inferay.control.app import create_app
+from inferay.control.context import Context, Machine
+from inferay.control.database import Database
+from inferay.control.endpoints import ensure_datastores
+from inferay.control.reconcile import Reconciler
+from inferay.control.tls import ensure_tls
+from inferay.control.tokens import ensure_admin
+from inferay.errors import InferayError, Unavailable, exit_code
+from inferay.jobs.ray_jobs import RayAddress, RayJobs
+from inferay.launcher import RayHead, look
+
+#: How long requests under way get when the control plane is told to stop.
+SHUTDOWN_S = 5
+
+
+def main() -> int:
+    """Serve until told to stop; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m inferay.control")
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--url", required=True)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    for name in ("httpx", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        serve(options.host, options.port, options.url)
+    except InferayError as error:
+        print(error.message, file=sys.stderr)
+        return exit_code(error)
+    return 0
+
+
+def serve(host: str, port: int, url: str) -> None:
+    """Open the workspace, start the loop, serve https until SIGTERM.
+
+    Raises:
+        InferayError: The workspace cannot be opened.
+    """
+    workspace = Workspace.from_environment()
+    url_of_database = os.environ.get("INFERAY_DATABASE_URL")
+    database = Database(url_of_database) if url_of_database else Database.in_file(
+        workspace.database
+    )
+    database.migrate()
+    with database.write() as session:
+        ensure_admin(session, workspace.admin_token)
+        ensure_datastores(session, workspace)
+    tls = ensure_tls(workspace, host)
+    head = look(workspace).head
+    workers_max = os.environ.get("INFERAY_WORKERS_MAX")
+    context = Context(
+        database=database, workspace=workspace, url=url, machine=Machine.this(),
+        workers_max=int(workers_max) if workers_max else None,
+        is_embedded=head is None or bool(head.temp_dir), ray=_ray_of(workspace),
+    )
+    reconciler = Reconciler(context)
+    reconciler.start()
+    try:
+        uvicorn.run(
+            create_app(context), host=host, port=port, log_config=None, access_log=False,
+            ssl_certfile=str(tls.certificate), ssl_keyfile=str(tls.key),
+            timeout_graceful_shutdown=SHUTDOWN_S, server_header=False,
+        )
+    finally:
+        reconciler.stop()
+        database.close()
+
+
+def _ray_of(workspace: Workspace) -> Callable[[], RayJobs]:
+    """Return a function that gives the job API of the Ray head of now."""
+    known: dict[RayHead, RayJobs] = {}
+
+    def ray() -> RayJobs:
+        head = look(workspace).head
+        if head is None:
+            raise Unavailable("no Ray runs; run `inferay up`", code="RayUnavailable")
+        if head not in known:
+            for old in known.values():
+                old.close()
+            known.clear()
+            token = Path(head.token_path) if head.token_path else None
+            known[head] = RayJobs(RayAddress(head.gcs, head.dashboard, token))
+        return known[head]
+
+    return ray
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,232 @@
+"""Models, data, environments and code: versions, references, and snapshots by content.
+
+Code and models are copied when they are registered, as Azure uploads them: what was deployed does
+not change when its author goes on working. Snapshots lie under their hash, so that equal content
+is kept once. Data assets are pointers.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from inferay.control.context import Context
+from inferay.control.operations import Steps, begin
+from inferay.control.tables import Asset, Operation, now
+from inferay.control.tokens import Principal
+from inferay.engine.batch.spec import hash_path
+from inferay.engine.resources import (
+    Asset as AssetEntity,
+)
+from inferay.engine.resources import (
+    Code,
+    Data,
+    Environment,
+    Model,
+    from_rest,
+    parse_reference,
+    to_rest,
+)
+from inferay.engine.storage import resolve_path
+from inferay.errors import Conflict, InferayError, InvalidInput, NotAuthorized, NotFound, nearest
+
+#: The entity of each kind, and the property that says where its content is.
+KINDS: Mapping[str, tuple[type[AssetEntity], str | None]] = {
+    "models": (Model, "modelUri"),
+    "data": (Data, "dataUri"),
+    "environments": (Environment, None),
+    "codes": (Code, "codeUri"),
+}
+
+#: Kinds whose content is copied.
+SNAPSHOTS = ("models", "codes")
+
+#: What a copied folder leaves out.
+LEFT_OUT = shutil.ignore_patterns("__pycache__", ".git", ".ipynb_checkpoints")
+
+
+def put_asset(
+    context: Context, session: Session, who: Principal, kind: str, name: str,
+    version: str | None, body: Mapping[str, Any],
+) -> tuple[Asset, bool]:
+    """Register a version, in the caller's transaction; the next number where none is given.
+
+    Returns:
+        The row, and whether it is new: an equal version that exists is returned as it is.
+
+    Raises:
+        InvalidInput: The body or the path is wrong.
+        Conflict: The version exists with other content.
+    """
+    cls, uri_field = KINDS[kind]
+    entity = from_rest(cls, name, body, version=version)
+    properties: dict[str, Any] = to_rest(entity)["properties"]   # type: ignore[assignment]
+    path = None
+    if uri_field is not None:
+        path = local_path(context, session, who, properties[uri_field])
+        if not path.exists():
+            raise InvalidInput(f"{uri_field}: {path} does not exist", target=uri_field)
+    version = version or next_version(session, kind, name)
+    row = find_version(session, kind, name, version)
+    if row is not None and row.state != "Failed":
+        if _same(row, properties, path):
+            return row, False
+        raise Conflict(
+            f"{_word(kind)} {name} version {version} exists already with other content; leave out "
+            "the version for a new one",
+            target=f"{kind}/{name}/versions/{version}",
+        )
+    row = row or Asset(kind=kind, name=name, version=version)
+    row.properties = properties
+    row.path = None if path is None else str(path)
+    row.state = "Creating"
+    row.error = None
+    session.add(row)
+    session.flush()
+    begin(session, "asset.put", f"{kind}/{name}/versions/{version}", {"asset": row.id})
+    return row, True
+
+
+def local_path(context: Context, session: Session, who: Principal, uri: str) -> Path:
+    """Return the local path of a URI in a request.
+
+    A plain path is read for an admin; for any other token only below a datastore's folder.
+
+    Raises:
+        NotAuthorized: This token may not name it.
+        InvalidInput: It is no path that can be read here.
+    """
+    folders = context.datastore_folders(session)
+    path = resolve_path(uri, folders)
+    if who.role != "admin":
+        real = Path(os.path.realpath(path))
+        if not any(real.is_relative_to(os.path.realpath(root)) for root in folders.values()):
+            raise NotAuthorized(
+                f"the token '{who.name}' of role {who.role} may only name paths in a datastore",
+                code="Forbidden", target=uri,
+            )
+    return path
+
+
+def find_version(session: Session, kind: str, name: str, version: str) -> Asset | None:
+    """Return a version of an asset, if it exists."""
+    return session.scalar(
+        select(Asset).where(Asset.kind == kind, Asset.name == name, Asset.version == version)
+    )
+
+
+def find(session: Session, kind: str, reference: str) -> Asset:
+    """Return what a reference (`azureml:n:v`, `azureml:n@latest`, an id) names.
+
+    Raises:
+        NotFound: There is no such asset.
+        Conflict: It is not ready, or its registration failed.
+    """
+    wanted = parse_reference(reference)
+    row = (
+        find_version(session, kind, wanted.name, wanted.version)
+        if wanted.version is not None else latest(session, kind, wanted.name)
+    )
+    if row is None:
+        names = session.scalars(select(Asset.name).where(Asset.kind == kind).distinct())
+        what = f"{wanted.name} version {wanted.version}" if wanted.version else wanted.name
+        raise NotFound(
+            f"there is no {_word(kind)} {what}{nearest(wanted.name, names)}", target=reference
+        )
+    if row.state != "Succeeded":
+        raise Conflict(f"the {_word(kind)} {row.name} version {row.version} is {row.state}")
+    return row
+
+
+def latest(session: Session, kind: str, name: str) -> Asset | None:
+    """Return the version that was registered last and is not archived, if there is one."""
+    query = select(Asset).where(
+        Asset.kind == kind, Asset.name == name, Asset.is_archived.is_(False)
+    )
+    return session.scalar(query.order_by(Asset.id.desc()).limit(1))
+
+
+def next_version(session: Session, kind: str, name: str) -> str:
+    """Return the next free number."""
+    versions = session.scalars(select(Asset.version).where(Asset.kind == kind, Asset.name == name))
+    return str(max((int(v) for v in versions if v.isdigit()), default=0) + 1)
+
+
+def count(session: Session, kind: str) -> int:
+    """Return how many versions there are of a kind."""
+    found = session.scalar(select(func.count()).select_from(Asset).where(Asset.kind == kind))
+    return found or 0
+
+
+def add_steps(steps: Steps) -> None:
+    """Say how an asset is registered."""
+    steps.add("asset.put", [_snapshot, _activate], _on_failure)
+
+
+def _snapshot(context: Context, operation: Operation) -> None:
+    """Copy the content under its hash; a copy that is there is used as it is."""
+    with context.database.read() as session:
+        row = session.get_one(Asset, operation.payload["asset"])
+    if row.kind not in SNAPSHOTS or row.path is None or row.content_hash is not None:
+        return
+    source = Path(row.path)
+    aside = context.workspace.assets / f".{operation.id}"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    copy = aside / (source.name or "content")
+    if source.is_dir():
+        shutil.copytree(source, copy, ignore=LEFT_OUT)
+    else:
+        shutil.copy2(source, copy)
+    digest = hash_path(copy)
+    folder = context.workspace.assets / row.kind / digest
+    folder.parent.mkdir(exist_ok=True)
+    context.checkpoint("asset.put:copied")
+    if (folder / copy.name).exists():
+        shutil.rmtree(aside)
+    elif folder.exists():   # equal content under another name: its copy goes beside it
+        folder = folder.with_name(f"{digest}-{uuid.uuid5(uuid.NAMESPACE_URL, copy.name).hex[:8]}")
+        _move(aside, folder)
+    else:
+        _move(aside, folder)
+    with context.database.write() as session:
+        row = session.get_one(Asset, operation.payload["asset"])
+        row.content_hash = digest
+        row.path = str(folder / copy.name)
+
+
+def _move(aside: Path, folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(aside)
+    else:
+        os.replace(aside, folder)
+
+
+def _activate(context: Context, operation: Operation) -> None:
+    with context.database.write() as session:
+        row = session.get_one(Asset, operation.payload["asset"])
+        row.state = "Succeeded"
+        row.modified_at = now()
+
+
+def _on_failure(session: Session, operation: Operation, error: InferayError) -> None:
+    row = session.get_one(Asset, operation.payload["asset"])
+    row.state = "Failed"
+    row.error = error.as_dict()
+
+
+def _same(row: Asset, properties: dict[str, Any], path: Path | None) -> bool:
+    if row.properties != properties:
+        return False
+    return row.content_hash is None or path is None or hash_path(path) == row.content_hash
+
+
+def _word(kind: str) -> str:
+    return {"models": "model", "environments": "environment", "codes": "code"}.get(kind, kind)

@@ -1,0 +1,73 @@
+"""What the parts of the control plane share: the database, the workspace, Ray, this machine."""
+
+from __future__ import annotations
+
+import glob
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+from sqlalchemy.orm import Session
+
+from inferay.config import Workspace
+from inferay.control.database import Database
+from inferay.control.tables import Datastore
+from inferay.jobs.ray_jobs import RayJobs
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What this machine has.
+
+    Attributes:
+        cpus: Logical CPUs.
+        cores: Physical cores: more workers than these slow each other down.
+        gpus: NVIDIA GPUs.
+    """
+
+    cpus: int
+    cores: int
+    gpus: int
+
+    @classmethod
+    def this(cls) -> Machine:
+        """Return what this machine has."""
+        cpus = psutil.cpu_count() or 1
+        gpus = len(glob.glob("/dev/nvidia[0-9]*"))
+        return cls(cpus, psutil.cpu_count(logical=False) or cpus, gpus)
+
+
+@dataclass
+class Context:
+    """What the control plane works with.
+
+    Attributes:
+        database: Its database.
+        workspace: Its workspace.
+        url: The public address, as clients see it.
+        machine: This machine.
+        workers_max: Workers of one job at most on this machine, or None for its cores.
+        is_embedded: Whether Ray runs on this machine alone, started with the workspace.
+        ray: Returns the Ray job API of now; it changes when a head is restarted.
+        checkpoint: Called with a name before each step that changes something; tests crash there.
+        wake: Set when there is something to do.
+    """
+
+    database: Database
+    workspace: Workspace
+    url: str
+    machine: Machine
+    workers_max: int | None
+    is_embedded: bool
+    ray: Callable[[], RayJobs]
+    checkpoint: Callable[[str], None] = lambda name: None
+    wake: threading.Event = field(default_factory=threading.Event)
+
+    def datastore_folders(self, session: Session) -> dict[str, Path]:
+        """Return the folders of the datastores of type local, by name."""
+        return {
+            store.name: Path(store.properties["path"]) for store in session.query(Datastore)
+            if store.properties.get("datastoreType") == "Local"
+        }

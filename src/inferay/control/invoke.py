@@ -1,0 +1,275 @@
+"""An invocation of a batch endpoint: what it asks for, resolved into one frozen job spec."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from inferay.control import assets
+from inferay.control.context import Context
+from inferay.control.endpoints import get_deployment, get_endpoint
+from inferay.control.notices import check_ready, environment_of, packages_of, workers_of
+from inferay.control.operations import begin
+from inferay.control.tables import Asset, Job
+from inferay.control.tokens import Principal
+from inferay.engine.batch.output import check_free
+from inferay.engine.batch.spec import JobSettings, JobSpec, hash_of
+from inferay.engine.batch.store import LocalStore
+from inferay.engine.resources import (
+    BatchDeployment,
+    BatchJobBody,
+    BatchJobProperties,
+    Resources,
+    RetrySettings,
+    from_rest,
+    is_datastore_path,
+    parse_body,
+)
+from inferay.engine.storage import is_uri
+from inferay.errors import Conflict, InvalidInput, NotFound
+from inferay.jobs.folder import JobFolder
+from inferay.jobs.states import JobStatus
+
+_FOLDERS = ("UriFolder", "MLTable")
+
+
+@dataclass(frozen=True)
+class Invoked:
+    """A job that an invocation made, or found.
+
+    Attributes:
+        job: The row.
+        is_new: False for a repeat with the same name and content.
+        notices: What the caller should know.
+    """
+
+    job: Job
+    is_new: bool
+    notices: list[str]
+
+
+def invoke(
+    context: Context, session: Session, who: Principal, endpoint: str,
+    body: Mapping[str, Any], *, deployment: str | None, request_id: str | None,
+) -> Invoked:
+    """Add a job, in the caller's transaction.
+
+    Args:
+        context: The control plane's.
+        session: The caller's transaction.
+        who: Whose invocation it is.
+        endpoint: Which endpoint.
+        body: Azure's invocation body.
+        deployment: The deployment to use; the endpoint's default if None.
+        request_id: `repeatability_request-id`: the job's name where the body gives none.
+
+    Raises:
+        InvalidInput: The body, or a path in it, is wrong.
+        NotFound: The endpoint, deployment, or an asset does not exist.
+        Conflict: The output exists or is taken, or the job's name is, with other content.
+    """
+    properties = parse_body(BatchJobBody, body).properties
+    row = get_endpoint(session, endpoint)
+    name = properties.name or _name_of(request_id) or str(uuid.uuid4())
+    wanted = deployment or (row.properties.get("defaults") or {}).get("deploymentName")
+    if wanted is None:
+        raise InvalidInput(
+            f"endpoint '{endpoint}' has no default deployment; name one with --deployment-name, "
+            f"or set it: inferay batch-endpoint update -n {endpoint} --defaults "
+            "deployment_name=NAME",
+            target="deploymentName",
+        )
+    chosen = get_deployment(session, endpoint, wanted)
+    check_ready(chosen.state, f"deployment '{wanted}' of endpoint '{endpoint}'")
+    request = {**body, "deployment": wanted, "endpoint": endpoint}
+    known = session.get(Job, name)
+    if known is not None:
+        return _repeat(known, request)
+    entity = _effective(
+        from_rest(BatchDeployment, wanted, {"properties": chosen.properties, "tags": chosen.tags},
+                  endpoint_name=endpoint),
+        properties,
+    )
+    source, kind = _input(context, session, who, properties)
+    output = _output(context, session, who, properties, name)
+    if output == source or output.is_relative_to(source):
+        raise InvalidInput(f"the output {output} lies in the input", target="outputData")
+    spec, notices = _spec(context, session, entity, name, (source, kind), output)
+    check_free(LocalStore(output), spec.settings.output_file_name)
+    live = session.scalar(select(Job).where(Job.output == str(output), Job.ended_at.is_(None)))
+    if live is not None:
+        raise Conflict(
+            f"job {live.name} is writing to {output}; choose another output path",
+            code="OutputExists", target=str(output),
+        )
+    job = Job(
+        name=name, endpoint=endpoint, deployment=wanted, request=request,
+        spec=_spec_json(spec), output=str(output), status=JobStatus.NOT_STARTED,
+    )
+    session.add(job)
+    begin(session, "job.start", f"jobs/{name}", {"name": name})
+    return Invoked(job, True, notices)
+
+
+def _repeat(known: Job, request: dict[str, Any]) -> Invoked:
+    if known.request != request:
+        raise Conflict(
+            f"the job name '{known.name}' is taken by an invocation with other content; choose "
+            "another name",
+            code="JobExists", target=known.name,
+        )
+    return Invoked(known, False, [])
+
+
+def _name_of(request_id: str | None) -> str | None:
+    """Return the job name that a repeatability id gives: the id itself if it is a GUID."""
+    if request_id is None:
+        return None
+    try:
+        return str(uuid.UUID(request_id))
+    except ValueError:
+        raise InvalidInput(
+            f"repeatability_request-id: expected a GUID, got '{request_id[:100]}'",
+            target="repeatability_request-id",
+        ) from None
+
+
+def _effective(entity: BatchDeployment, job: BatchJobProperties) -> BatchDeployment:
+    """Return the deployment with this job's own settings."""
+    settings = entity.settings
+    changed = {
+        name: getattr(job, name) for name in (
+            "mini_batch_size", "error_threshold", "output_file_name", "output_action",
+            "logging_level", "max_concurrency_per_instance",
+        ) if getattr(job, name) is not None
+    }
+    if job.retry_settings is not None:
+        own = job.retry_settings.model_dump(exclude_none=True)
+        changed["retry_settings"] = RetrySettings(**settings.retry_settings.model_dump() | own)
+    count = job.instance_count or entity.resources.instance_count
+    return entity.model_copy(update={
+        "settings": settings.model_copy(update=changed),
+        "resources": Resources(
+            instance_count=count, instance_type=entity.resources.instance_type,
+            properties=entity.resources.properties,
+        ),
+        "environment_variables": {**entity.environment_variables, **job.environment_variables},
+    })
+
+
+def _input(
+    context: Context, session: Session, who: Principal, job: BatchJobProperties
+) -> tuple[Path, str]:
+    """Return the path of the one data input, and `uri_file` or `uri_folder`."""
+    given = {k: v for k, v in job.input_data.items() if v.job_input_type != "Literal"}
+    if len(given) != 1 or len(given) != len(job.input_data):
+        raise InvalidInput(
+            f"inputData: expected exactly one data input, got {len(job.input_data)}",
+            target="/properties/inputData",
+        )
+    (name, one), = given.items()
+    target = f"/properties/inputData/{name}/uri"
+    if one.uri is None:
+        raise InvalidInput(f"inputData.{name}.uri: missing; it is required", target=target)
+    uri, is_folder = one.uri, one.job_input_type in _FOLDERS
+    if is_uri(uri) and uri.startswith("azureml:") and not is_datastore_path(uri):
+        asset = assets.find(session, "data", uri)
+        uri, is_folder = str(asset.path), asset.properties.get("dataType") != "uri_file"
+        path = Path(uri)
+    else:
+        path = assets.local_path(context, session, who, uri)
+    if not path.exists():
+        raise InvalidInput(f"the input {path} does not exist", code="InputMissing", target=target)
+    if is_folder != path.is_dir():
+        is_, was = ("a file", "uri_folder") if is_folder else ("a folder", "uri_file")
+        raise InvalidInput(
+            f"the input {path} is {is_}, but its type is {was}; give --input-type "
+            f"{'uri_file' if is_folder else 'uri_folder'}",
+            target=target,
+        )
+    if not os.access(path, os.R_OK | (os.X_OK if is_folder else 0)):
+        raise InvalidInput(f"the input {path} cannot be read: permission denied", target=target)
+    return path, "uri_folder" if is_folder else "uri_file"
+
+
+def _output(
+    context: Context, session: Session, who: Principal, job: BatchJobProperties, name: str
+) -> Path:
+    if not job.output_data:
+        return context.workspace.output_folder(name)
+    if len(job.output_data) > 1:
+        raise InvalidInput("outputData: expected one output", target="/properties/outputData")
+    (key, one), = job.output_data.items()
+    if one.uri is None:
+        return context.workspace.output_folder(name)
+    path = assets.local_path(context, session, who, one.uri)
+    if path.exists() and not path.is_dir():
+        raise Conflict(
+            f"the output path {path} is a file; give a folder", code="OutputExists",
+            target=f"/properties/outputData/{key}/uri",
+        )
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InvalidInput(
+            f"the output path {path} cannot be written: permission denied at {existing}",
+            target=f"/properties/outputData/{key}/uri",
+        )
+    return path
+
+
+def _spec(
+    context: Context, session: Session, entity: BatchDeployment, name: str,
+    source: tuple[Path, str], output: Path,
+) -> tuple[JobSpec, list[str]]:
+    code = entity.code_configuration
+    if code is None:
+        raise NotFound("the deployment has no code")
+    code_row = assets.find(session, "codes", code.code)
+    model = assets.find(session, "models", entity.model) if entity.model else None   # type: ignore[arg-type]
+    environment = environment_of(session, entity)
+    workers, notices = workers_of(context, session, entity)
+    settings = JobSettings(
+        mini_batch_size=entity.settings.mini_batch_size,
+        max_retries=entity.settings.retry_settings.max_retries,
+        timeout_s=float(entity.settings.retry_settings.timeout),
+        error_threshold=entity.settings.error_threshold,
+        output_action=entity.settings.output_action,
+        output_file_name=entity.settings.output_file_name,
+        logging_level=entity.settings.logging_level.upper(),
+        environment_variables=dict(entity.environment_variables),
+    )
+    folder = JobFolder(context.workspace.job_folder(name))
+    spec = JobSpec(
+        name=name, input=str(source[0]), input_type=source[1], output=str(output),
+        work=str(folder.work.root), logs=str(folder.logs), code=_path(code_row),
+        scoring_script=code.scoring_script,
+        model_dir=os.path.dirname(_path(model)) if model else "",
+        settings=settings, workers=workers, packages=packages_of(environment),
+        hashes={
+            "code": code_row.content_hash or "",
+            "model": (model.content_hash or "") if model else "",
+            "environment": hash_of(environment.properties) if environment else "",
+            "settings": hash_of(settings.__dict__),
+        },
+    )
+    return spec, notices
+
+
+def _path(row: Asset) -> str:
+    if row.path is None:
+        raise NotFound(f"{row.kind}/{row.name} version {row.version} has no content")
+    return row.path
+
+
+def _spec_json(spec: JobSpec) -> dict[str, Any]:
+    import json
+
+    found: dict[str, Any] = json.loads(spec.to_bytes())
+    return found

@@ -1,0 +1,193 @@
+"""What a deployment means on this machine: its workers' size, and what its author should know.
+
+On the embedded single machine instance types reserve nothing against each other: an instance asks
+Ray for 1/64 of its CPUs, clamped to the machine's, so that blue, green and a batch job fit side by
+side. What was clamped, ignored or is missing is said in a notice, a line each.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib import metadata
+
+import yaml
+from sqlalchemy.orm import Session
+
+from inferay.control import assets
+from inferay.control.context import Context
+from inferay.control.tables import Asset, Compute
+from inferay.engine.batch.spec import WorkerSpec
+from inferay.engine.resources import (
+    BatchDeployment,
+    Environment,
+    InstanceType,
+    from_rest,
+    instance_type,
+    parse_reference,
+)
+from inferay.errors import Conflict, InvalidInput
+
+#: On one machine an instance asks Ray for this share of its CPUs.
+EMBEDDED_SHARE = 1 / 64
+
+#: Ray counts resources in ten-thousandths.
+RAY_DECIMALS = 4
+
+#: A deployment's property that lets a GPU instance type run on CPUs.
+ALLOW_CPU = "inferay.allow_cpu"
+
+#: Registries whose environments are images that Microsoft curates.
+CURATED = re.compile(r"^AzureML-|^acft-", re.IGNORECASE)
+
+
+def size_of(session: Session, entity: BatchDeployment) -> InstanceType | None:
+    """Return the instance type that a deployment asks for, or None for this machine's own size.
+
+    Raises:
+        InvalidInput: It names a type that nobody knows.
+    """
+    if entity.resources.instance_type:
+        return instance_type(entity.resources.instance_type)
+    compute = _compute(session, entity)
+    return instance_type(compute.properties["properties"]["vmSize"]) if compute else None
+
+
+def workers_of(
+    context: Context, session: Session, entity: BatchDeployment
+) -> tuple[WorkerSpec, list[str]]:
+    """Return the workers of a job, and notices about what was clamped.
+
+    Raises:
+        InvalidInput: It wants a GPU that is not here.
+    """
+    size = size_of(session, entity)
+    concurrency = entity.settings.max_concurrency_per_instance
+    wanted = entity.resources.instance_count * concurrency
+    compute = _compute(session, entity)
+    notices = []
+    if compute is not None:
+        nodes = compute.properties["properties"]["scaleSettings"]["maxNodeCount"]
+        if entity.resources.instance_count > nodes:
+            wanted = nodes * concurrency
+            notices.append(
+                f"instance_count {entity.resources.instance_count} is more than compute "
+                f"'{compute.name}' may have; {nodes} are used"
+            )
+    gpus = size.gpus if size else 0
+    if not context.is_embedded:
+        cpus = size.cpus if size else 1
+        count = max(1, wanted)
+        share = round(cpus / concurrency, RAY_DECIMALS)
+        return WorkerSpec(count, share, gpus / concurrency, max(1, cpus // concurrency)), notices
+    machine = context.machine
+    if gpus > machine.gpus and entity.properties.get(ALLOW_CPU) != "true":
+        raise InvalidInput(
+            f"instance type {size.name if size else ''} has {gpus} GPUs and this machine "
+            f'{machine.gpus}; set properties: {{{ALLOW_CPU}: "true"}} to run on CPUs',
+            target="/properties/resources/instanceType",
+        )
+    cpus = min(size.cpus, machine.cpus) if size else machine.cpus
+    if size and size.cpus > machine.cpus:
+        notices.append(
+            f"instance type {size.name} has {size.cpus} CPUs and this machine {machine.cpus}; "
+            f"{machine.cpus} are used"
+        )
+    limit = context.workers_max or machine.cores
+    if wanted > limit:
+        notices.append(
+            f"{wanted} workers were asked for (instance_count x max_concurrency_per_instance) and "
+            f"this machine runs {limit} of one job (`inferay up --workers-max` changes that)"
+        )
+    share = max(round(cpus * EMBEDDED_SHARE / concurrency, RAY_DECIMALS), 10**-RAY_DECIMALS)
+    num_gpus = min(gpus, machine.gpus) / concurrency
+    threads = max(1, cpus // min(concurrency, limit))
+    return WorkerSpec(min(wanted, limit), share, num_gpus, threads), notices
+
+
+def deployment_notices(context: Context, session: Session, entity: BatchDeployment) -> list[str]:
+    """Return what the author of a deployment should know.
+
+    Raises:
+        NotFound: Its environment does not exist.
+        InvalidInput: It wants a GPU that is not here.
+    """
+    notices = []
+    compute = _compute_name(entity)
+    if compute is not None and _compute(session, entity) is None:
+        notices.append(
+            f"compute '{compute}' is not defined; this machine is used (`inferay compute create` "
+            "defines it)"
+        )
+    notices += workers_of(context, session, entity)[1]
+    environment = environment_of(session, entity)
+    if environment is None and entity.environment is not None:
+        notices.append(
+            f"environment '{entity.environment}' is curated by Azure and is not built here; the "
+            "packages that are installed with inferay are used"
+        )
+    missing = [name for name in packages_of(environment) if not _is_installed(name)]
+    if missing:
+        notices.append(
+            "the environment declares packages that are not installed here, and environments are "
+            f"not built yet: {', '.join(missing)}"
+        )
+    return notices
+
+
+def environment_of(session: Session, entity: BatchDeployment) -> Asset | None:
+    """Return the registered environment that a deployment names; None for a curated one or none.
+
+    Raises:
+        NotFound: It does not exist.
+    """
+    if not isinstance(entity.environment, str):
+        return None
+    reference = parse_reference(entity.environment)
+    if reference.registry is not None or CURATED.match(reference.name):
+        return None
+    return assets.find(session, "environments", entity.environment)
+
+
+def packages_of(environment: Asset | None) -> tuple[str, ...]:
+    """Return the names of the Python packages that an environment's conda file declares."""
+    if environment is None:
+        return ()
+    entity = from_rest(Environment, environment.name, {"properties": environment.properties})
+    conda = entity.conda_file
+    if isinstance(conda, str):
+        conda = yaml.safe_load(conda)
+    dependencies = (conda or {}).get("dependencies") or []
+    specs = [d for d in dependencies if isinstance(d, str)]
+    for inner in (d for d in dependencies if isinstance(d, dict)):
+        specs += [str(spec) for spec in inner.get("pip") or []]
+    names = [re.split(r"[\s=<>!~\[;@]", spec.split("::")[-1].strip(), maxsplit=1)[0]
+             for spec in specs]
+    plain = [name.lower().replace("_", "-") for name in names if name and name[0] not in "-#/."]
+    return tuple(n for n in plain if n not in ("python", "pip", "setuptools", "wheel"))
+
+
+def _compute_name(entity: BatchDeployment) -> str | None:
+    return parse_reference(entity.compute).name if entity.compute else None
+
+
+def _compute(session: Session, entity: BatchDeployment) -> Compute | None:
+    name = _compute_name(entity)
+    return session.get(Compute, name) if name else None
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def check_ready(state: str, what: str) -> None:
+    """Check that a resource can be used.
+
+    Raises:
+        Conflict: It is being made or deleted, or it failed.
+    """
+    if state not in ("Succeeded", "Updating"):
+        raise Conflict(f"{what} is {state}")

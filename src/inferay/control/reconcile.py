@@ -1,0 +1,79 @@
+"""The loop that drives what is to what shall be: operations, jobs, and the Ray head itself."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from inferay.control import assets, endpoints, jobs
+from inferay.control.context import Context
+from inferay.control.operations import Runner, Steps
+from inferay.errors import InferayError
+from inferay.launcher import ensure_ray, look
+
+log = logging.getLogger(__name__)
+
+#: How often jobs are looked at when nothing wakes the loop: what a user may wait for a state.
+TURN_S = 0.2
+
+#: How often the Ray head is looked at.
+HEAD_LOOK_S = 5.0
+
+
+def all_steps() -> Steps:
+    """Return the steps of every kind of operation."""
+    steps = Steps()
+    for module in (assets, endpoints, jobs):
+        module.add_steps(steps)
+    return steps
+
+
+class Reconciler:
+    """Runs the loop on a thread of its own."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._runner = Runner(context, all_steps())
+        self._watcher = jobs.Watcher(context)
+        self._is_stopping = False
+        self._head_looked_s = time.monotonic()
+        self._thread = threading.Thread(target=self._loop, name="reconcile")
+
+    def start(self) -> None:
+        """Start the loop."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the loop; blocks until the steps under way have ended."""
+        self._is_stopping = True
+        self._context.wake.set()
+        self._thread.join()
+        self._runner.close()
+
+    def _loop(self) -> None:
+        while not self._is_stopping:
+            self._context.wake.wait(TURN_S)
+            self._context.wake.clear()
+            try:
+                self._runner.run_due()
+                self._watcher.look()
+                self._look_after_head()
+            except Exception:   # the loop must outlive any one turn's trouble
+                log.exception("a turn of the loop failed")
+                time.sleep(TURN_S)
+
+    def _look_after_head(self) -> None:
+        """Start the workspace's Ray head again if it died."""
+        if not self._context.is_embedded or self._is_stopping:
+            return
+        if time.monotonic() - self._head_looked_s < HEAD_LOOK_S:
+            return
+        self._head_looked_s = time.monotonic()
+        workspace = self._context.workspace
+        if look(workspace).ray is None and look(workspace).head is not None:
+            log.warning("the Ray head is gone; it is started again")
+            try:
+                ensure_ray(workspace)
+            except InferayError as error:
+                log.error("%s", error.message)

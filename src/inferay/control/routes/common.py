@@ -1,0 +1,119 @@
+"""What routes share: the context, who calls, JSON bodies with a limit, long operations' answers."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from inferay.control.context import Context
+from inferay.control.tables import Operation
+from inferay.control.tokens import Principal, authenticate
+from inferay.errors import InvalidInput
+
+#: A body is a declaration, never data: files go through uploads.
+BODY_BYTES_MAX = 4 << 20
+
+#: Names of one page of a list.
+PAGE = 1000
+
+#: How long an answer may wait for its operation: most are done at once, and the client saves a poll.
+SETTLE_S = 1.5
+
+
+def get_context(request: Request) -> Context:
+    """Return the control plane's context."""
+    context: Context = request.app.state.context
+    return context
+
+
+def get_principal(request: Request) -> Principal:
+    """Return who calls.
+
+    Raises:
+        NotAuthorized: Nobody that is known.
+    """
+    context = get_context(request)
+    with context.database.read() as session:
+        return authenticate(session, request.headers.get("authorization"))
+
+
+Ctx = Annotated[Context, Depends(get_context)]
+Caller = Annotated[Principal, Depends(get_principal)]
+
+
+def get_reader(who: Caller) -> Principal:
+    """Return who calls, if that one may look at everything."""
+    who.check_reader()
+    return who
+
+
+def get_admin(who: Caller) -> Principal:
+    """Return who calls, if that one may change things."""
+    who.check_admin()
+    return who
+
+
+Reader = Annotated[Principal, Depends(get_reader)]
+Admin = Annotated[Principal, Depends(get_admin)]
+
+
+async def get_json(request: Request) -> dict[str, Any]:
+    """Return the JSON object in the body.
+
+    Raises:
+        InvalidInput: It is none, or too large.
+    """
+    data = b""
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > BODY_BYTES_MAX:
+            raise InvalidInput(f"the body is larger than {BODY_BYTES_MAX} bytes")
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"the body is no JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise InvalidInput(f"expected a JSON object in the body, got {type(found).__name__}")
+    return found
+
+
+Json = Annotated[dict[str, Any], Depends(get_json)]
+
+
+def body_of(cls: type[BaseModel]) -> dict[str, Any]:
+    """Return the part of the OpenAPI document that describes a JSON body."""
+    schema = cls.model_json_schema(by_alias=True, ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)
+    content = {"application/json": {"schema": schema}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def settle(context: Context, operation: Operation) -> Operation:
+    """Wait a moment for an operation; return it as it is then."""
+    context.wake.set()
+    until_s = time.monotonic() + SETTLE_S
+    while True:
+        with context.database.read() as session:
+            row = session.get_one(Operation, operation.id)
+        if row.status != "Running" or time.monotonic() > until_s:
+            return row
+        time.sleep(0.01)
+
+
+def operation_answer(
+    context: Context, operation: Operation, view: dict[str, Any] | None, *, is_new: bool
+) -> JSONResponse:
+    """Return the answer to a PUT or DELETE: the resource, and where to ask how far it is."""
+    status = 201 if is_new else 200
+    if view is None:
+        status = 204 if operation.status == "Succeeded" else 202
+    headers = {}
+    if operation.status == "Running":
+        address = f"{context.url}/v1/operations/{operation.id}"
+        headers = {"Azure-AsyncOperation": address, "Location": address, "Retry-After": "1"}
+    return JSONResponse(view, status_code=status, headers=headers)

@@ -1,0 +1,182 @@
+"""Routes of jobs, and the batch scoring URI that makes them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import FileResponse, JSONResponse
+from sqlalchemy import select
+
+from inferay.control import jobs as service
+from inferay.control.context import Context
+from inferay.control.endpoints import get_deployment, get_endpoint
+from inferay.control.invoke import invoke
+from inferay.control.routes.common import PAGE, Admin, Caller, Ctx, Json, Reader, body_of, settle
+from inferay.control.tables import Job, Operation
+from inferay.control.views import job_view
+from inferay.engine.resources import BatchJobBody
+from inferay.errors import NotFound
+
+router = APIRouter()
+
+#: A log is read in pieces of at most so many bytes.
+LOG_BYTES_MAX = 1 << 20
+
+
+@router.post("/endpoints/{endpoint}/jobs", openapi_extra=body_of(BatchJobBody))
+def post_job(
+    context: Ctx, who: Caller, endpoint: str, body: Json,
+    azureml_model_deployment: Annotated[str | None, Header()] = None,
+    repeatability_request_id: Annotated[
+        str | None, Header(alias="repeatability_request-id", convert_underscores=False)
+    ] = None,
+) -> Response:
+    """Invoke a batch endpoint: Azure's batch scoring URI."""
+    who.check_scorer(endpoint)
+    with context.database.write() as session:
+        invoked = invoke(
+            context, session, who, endpoint, body, deployment=azureml_model_deployment,
+            request_id=repeatability_request_id,
+        )
+        name = invoked.job.name
+        operation = session.scalar(
+            select(Operation).where(
+                Operation.target == f"jobs/{name}", Operation.status == "Running"
+            )
+        )
+    if operation is not None:
+        settle(context, operation)
+    with context.database.read() as session:
+        view = job_view(service.get_job(session, name), context.url)
+    return JSONResponse(
+        view | {"notices": invoked.notices}, status_code=201 if invoked.is_new else 200
+    )
+
+
+@router.get("/v1/batchEndpoints/{endpoint}/jobs")
+def list_endpoint_jobs(
+    context: Ctx, who: Caller, endpoint: str, top: Annotated[int, Query(ge=1, le=PAGE)] = PAGE
+) -> dict[str, Any]:
+    """Return an endpoint's jobs, newest first."""
+    who.check_job_reader(endpoint)
+    with context.database.read() as session:
+        get_endpoint(session, endpoint)
+    return _list(context, top, Job.endpoint == endpoint)
+
+
+@router.get("/v1/batchEndpoints/{endpoint}/deployments/{deployment}/jobs")
+def list_deployment_jobs(
+    context: Ctx, who: Caller, endpoint: str, deployment: str,
+    top: Annotated[int, Query(ge=1, le=PAGE)] = PAGE,
+) -> dict[str, Any]:
+    """Return a deployment's jobs, newest first."""
+    who.check_job_reader(endpoint)
+    with context.database.read() as session:
+        get_deployment(session, endpoint, deployment)
+    return _list(context, top, Job.endpoint == endpoint, Job.deployment == deployment)
+
+
+@router.get("/v1/jobs")
+def list_jobs(
+    context: Ctx, who: Reader, top: Annotated[int, Query(ge=1, le=PAGE)] = PAGE
+) -> dict[str, Any]:
+    """Return all jobs, newest first."""
+    return _list(context, top)
+
+
+@router.get("/v1/jobs/{name}")
+def get_job(context: Ctx, who: Caller, name: str) -> dict[str, Any]:
+    """Return a job: its state, how far it is, and why it failed."""
+    return job_view(_job(context, who, name), context.url)
+
+
+@router.post("/v1/jobs/{name}/cancel")
+def cancel_job(context: Ctx, who: Admin, name: str) -> dict[str, Any]:
+    """Ask for the end of a job; it has ended when its status is Canceled."""
+    with context.database.write() as session:
+        view = job_view(service.cancel_job(context, session, name), context.url)
+    context.wake.set()
+    return view
+
+
+@router.post("/v1/jobs/{name}/resume")
+def resume_job(context: Ctx, who: Admin, name: str) -> dict[str, Any]:
+    """Let a job that failed or was canceled go on from its journal."""
+    with context.database.write() as session:
+        view = job_view(service.resume_job(context, session, name), context.url)
+    context.wake.set()
+    return view
+
+
+@router.get("/v1/jobs/{name}/logs")
+def list_logs(context: Ctx, who: Caller, name: str) -> dict[str, Any]:
+    """Return the names and sizes of a job's logs."""
+    _job(context, who, name)
+    return {"value": _files(context.workspace.job_folder(name) / "logs")}
+
+
+@router.get("/v1/jobs/{name}/logs/{path:path}")
+def get_log(
+    context: Ctx, who: Caller, name: str, path: str,
+    offset: Annotated[int, Query(ge=0)] = 0,
+) -> Response:
+    """Return a log from an offset on, 1 MiB at most; what users print is text, never a page."""
+    _job(context, who, name)
+    file = _inside(context.workspace.job_folder(name) / "logs", path)
+    with open(file, "rb") as log:
+        log.seek(offset)
+        content = log.read(LOG_BYTES_MAX)
+    return Response(content, media_type="text/plain; charset=utf-8")
+
+
+@router.get("/v1/jobs/{name}/outputs/score/files")
+def list_output(context: Ctx, who: Caller, name: str) -> dict[str, Any]:
+    """Return the names and sizes of the files in a job's output."""
+    return {"value": _files(Path(_job(context, who, name).output))}
+
+
+@router.get("/v1/jobs/{name}/outputs/score/files/{path:path}")
+def get_output(context: Ctx, who: Caller, name: str, path: str) -> Response:
+    """Return a file of a job's output."""
+    file = _inside(Path(_job(context, who, name).output), path)
+    return FileResponse(file, media_type="application/octet-stream")
+
+
+def _job(context: Context, who: Caller, name: str) -> Job:
+    with context.database.read() as session:
+        job = service.get_job(session, name)
+    who.check_job_reader(job.endpoint)
+    return job
+
+
+def _list(context: Context, top: int, *conditions: Any) -> dict[str, Any]:
+    query = select(Job).where(*conditions).order_by(Job.created_at.desc(), Job.name).limit(top)
+    with context.database.read() as session:
+        return {"value": [job_view(row, context.url) for row in session.scalars(query)]}
+
+
+def _files(folder: Path) -> list[dict[str, Any]]:
+    found = []
+    for parent, folders, files in os.walk(folder):
+        folders.sort()
+        for file in sorted(files):
+            path = Path(parent) / file
+            if not file.startswith("."):
+                name = os.path.relpath(path, folder)
+                found.append({"name": name, "sizeBytes": path.stat().st_size})
+    return found
+
+
+def _inside(folder: Path, path: str) -> Path:
+    """Return the file below the folder, links resolved.
+
+    Raises:
+        NotFound: There is none, or it lies elsewhere.
+    """
+    file = Path(os.path.realpath(folder / path)) if "\0" not in path else folder
+    if not file.is_relative_to(os.path.realpath(folder)) or not file.is_file():
+        raise NotFound(f"there is no file '{path}'", target=path)
+    return file
