@@ -47,6 +47,7 @@ def load(
     overrides: Sequence[str] = (),
     flags: Mapping[str, object] | None = None,
     *,
+    base: E | None = None,
     skip_script_validation: bool = False,
     **values: object,
 ) -> Loaded[E]:
@@ -59,6 +60,7 @@ def load(
         path: The YAML file; None for overrides and flags alone.
         overrides: What stood after each `--set`: `settings.mini_batch_size=5`.
         flags: Values by dotted field; None is a flag that was not given.
+        base: What overrides and flags change, where there is no file: an entity to update.
         skip_script_validation: Do not parse the scoring script.
         **values: As `flags`, for top-level fields.
 
@@ -70,17 +72,20 @@ def load(
     for name, value in {**(flags or {}), **values}.items():
         if value is not None:
             given.append(flag_override(name, value))
-    loaded = _load(cls, None if path is None else Path(path), given, skip_script_validation)
+    draft = Draft(cls, None if path is None else read_yaml(Path(path)))
+    if path is None and base is not None:
+        draft.data = base.model_dump(exclude_none=True)
+    loaded = _finish(draft, cls, None if path is None else Path(path), given, skip_script_validation)
     if loaded.entity.__dict__.get("name") is None:
         where = f"{path}: " if path is not None else ""
         raise InvalidInput(f"{where}name: missing; it is required", target="name")
     return loaded
 
 
-def _load(
-    cls: type[E], path: Path | None, given: Sequence[Override], skip_script_validation: bool
+def _finish(
+    draft: Draft, cls: type[E], path: Path | None, given: Sequence[Override],
+    skip_script_validation: bool,
 ) -> Loaded[E]:
-    draft = Draft(cls, None if path is None else read_yaml(path))
     for override in given:
         draft.set(override)
     origin = _DraftOrigin(draft, Path.cwd() if path is None else path.parent)
@@ -101,7 +106,8 @@ def _include_files(draft: Draft, origin: _DraftOrigin) -> list[str]:
             continue
         path = origin.folder((name,)) / value.removeprefix("file:")
         try:
-            loaded: Loaded[Any] = _load(cls, path, (), skip_script_validation=True)
+            draft_of_file = Draft(cls, read_yaml(path))
+            loaded: Loaded[Any] = _finish(draft_of_file, cls, path, (), skip_script_validation=True)
         except InvalidInput as error:
             raise draft.error((name,), error.message) from None
         draft.data[name] = loaded.entity

@@ -402,7 +402,10 @@ def _find(processes: Mapping[str, Any], name: str) -> psutil.Process | None:
 
 def _clean_environment() -> dict[str, str]:
     """This process's environment without another Ray's or Python's settings."""
-    return {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "INFERAY_"))}
+    kept = ("INFERAY_DATABASE_URL",)
+    return {
+        k: v for k, v in os.environ.items() if k in kept or not k.startswith(("RAY_", "INFERAY_"))
+    }
 
 
 # -- small things

@@ -1,0 +1,76 @@
+"""`job`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from inferay.cli.parser import Groups
+from inferay.errors import JobError
+
+
+def add(groups: Groups) -> None:
+    """Add the commands."""
+    job = groups.group("job", "batch jobs")
+    for name, run, help_text in (
+        ("show", _show, "show a job"),
+        ("stream", _stream, "show a job's progress until it has ended; exit code 0: Completed"),
+        ("cancel", _cancel, "end a job; returns at once"),
+        ("resume", _resume, "let a job that failed or was canceled go on where it was"),
+        ("download", _download, "download a job's output or logs"),
+    ):
+        command = job.command(name, run, help_text)
+        command.add_argument("-n", "--name", required=True)
+        if name == "download":
+            command.add_argument("-p", "--download-path", default=".")
+            command.add_argument("--output-name", help="score: the job's output")
+            command.add_argument("--all", action="store_true", help="output and logs")
+    listing = job.command("list", _list, "list jobs, newest first")
+    listing.add_argument("-r", "--max-results", type=int, default=50)
+    listing.add_argument("--all-results", action="store_true")
+
+
+def _show(options: argparse.Namespace) -> Any:
+    from inferay.client import Client
+
+    return Client().jobs.get(options.name).to_dict()
+
+
+def _stream(options: argparse.Namespace) -> None:
+    from inferay.client import Client
+
+    job = Client().jobs.get(options.name)
+    try:
+        job.stream()
+    except JobError as error:
+        error.was_shown = True   # type: ignore[attr-defined]
+        raise
+
+
+def _cancel(options: argparse.Namespace) -> Any:
+    from inferay.client import Client
+
+    return Client().jobs.cancel(options.name).to_dict()
+
+
+def _resume(options: argparse.Namespace) -> Any:
+    from inferay.client import Client
+
+    return Client().jobs.get(options.name).resume().to_dict()
+
+
+def _download(options: argparse.Namespace) -> Any:
+    from inferay.client import Client
+
+    files = Client().jobs.download(
+        options.name, download_path=options.download_path, output_name=options.output_name,
+        all=options.all,
+    )
+    return [str(file) for file in files]
+
+
+def _list(options: argparse.Namespace) -> Any:
+    from inferay.client import Client
+
+    most = 1000 if options.all_results else options.max_results
+    return [job.to_dict() for job in Client().jobs.list(max_results=most)]

@@ -1,0 +1,102 @@
+"""What a command shows: `-o json|yaml|table|tsv` and `--query`, as Azure's CLI does."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import jmespath
+import yaml
+from jmespath.exceptions import JMESPathError
+
+from inferay.errors import InvalidInput
+
+FORMATS = ("json", "jsonc", "yaml", "yamlc", "table", "tsv", "none")
+
+
+def show(value: Any, output: str, query: str | None) -> None:
+    """Print a result to stdout, reduced by a JMESPath query.
+
+    Raises:
+        InvalidInput: The query is not valid.
+    """
+    if query:
+        value = apply_query(value, query)
+    if value is None or output == "none":
+        return
+    sys.stdout.write(render(value, output))
+    sys.stdout.flush()
+
+
+def apply_query(value: Any, query: str) -> Any:
+    """Return what a JMESPath query finds.
+
+    Raises:
+        InvalidInput: The query is not valid.
+    """
+    try:
+        return jmespath.search(query, value)
+    except JMESPathError as error:
+        reason = str(error).splitlines()[0]
+        raise InvalidInput(f"--query {query}: {reason}", target="--query") from None
+
+
+def render(value: Any, output: str) -> str:
+    """Return a result as text that ends with a newline."""
+    if output in ("yaml", "yamlc"):
+        text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=False)
+        return text.removesuffix("...\n") if not isinstance(value, dict | list) else text
+    if output == "tsv":
+        return _tsv(value)
+    if output == "table":
+        return _table(value)
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def _tsv(value: Any) -> str:
+    rows = value if isinstance(value, list) else [value]
+    lines = []
+    for row in rows:
+        if isinstance(row, dict):
+            cells = [row[key] for key in row]
+        elif isinstance(row, list):
+            cells = row
+        else:
+            cells = [row]
+        lines.append("\t".join(_cell(cell) for cell in cells))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict | list):
+        return json.dumps(value)
+    return str(value).replace("\t", " ").replace("\n", " ")
+
+
+def _table(value: Any) -> str:
+    from rich.console import Console
+    from rich.table import Table
+
+    rows = value if isinstance(value, list) else [value]
+    rows = [row if isinstance(row, dict) else {"Result": row} for row in rows]
+    names = list(dict.fromkeys(
+        name for row in rows for name, cell in row.items() if not isinstance(cell, dict | list)
+    ))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in names:
+        table.add_column(_title(name), overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(row.get(name)) for name in names))
+    console = Console(width=None if sys.stdout.isatty() else 500, highlight=False, markup=False)
+    with console.capture() as capture:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+
+
+def _title(name: str) -> str:
+    return "".join(word.capitalize() for word in name.split("_"))

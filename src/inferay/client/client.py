@@ -1,0 +1,467 @@
+"""The client: one object per kind of resource, entities in and out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+from inferay.client.http import Address, Http
+from inferay.client.jobs import Job, Jobs
+from inferay.engine.resources import (
+    Asset,
+    BatchDeployment,
+    BatchEndpoint,
+    BatchJobBody,
+    Code,
+    Compute,
+    Data,
+    Datastore,
+    Entity,
+    Environment,
+    Model,
+    from_rest,
+    is_local_path,
+    parse_body,
+    resolve_local_paths,
+    to_rest,
+)
+from inferay.errors import InferayError, InvalidInput, NotFound, Unavailable
+
+E = TypeVar("E", bound=Entity)
+A = TypeVar("A", bound=Asset)
+
+#: How often, and for how long, a long operation is asked for.
+POLL_S = 0.2
+OPERATION_S = 3600.0
+
+
+class Client:
+    """A connection to a control plane.
+
+    Without arguments it finds the one that `INFERAY_URL`, `INFERAY_TOKEN` and `INFERAY_CA` name,
+    else the one that runs in this machine's workspace.
+
+    Raises:
+        Unavailable: None runs.
+    """
+
+    def __init__(
+        self, url: str | None = None, token: str | None = None, ca: str | Path | None = None
+    ) -> None:
+        if url is None:
+            address = Address.find()
+        elif token is None:
+            raise InvalidInput("Client(url, token): a URL needs a token")
+        else:
+            address = Address(url.rstrip("/"), token, Path(ca) if ca else None, False)
+        self.http = Http(address)
+        self.jobs = Jobs(self.http)
+        self.batch_endpoints = BatchEndpoints(self.http)
+        self.batch_deployments = BatchDeployments(self.http)
+        self.models = Assets(self.http, "models", Model)
+        self.data = Assets(self.http, "data", Data)
+        self.environments = Assets(self.http, "environments", Environment)
+        self.datastores = Named(self.http, "datastores", Datastore)
+        self.computes = Named(self.http, "computes", Compute)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.http.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Named(Generic[E]):
+    """Resources that have a name and no version."""
+
+    def __init__(self, http: Http, path: str, cls: type[E]) -> None:
+        self._http = http
+        self._path = path
+        self._cls = cls
+
+    def create_or_update(self, entity: E) -> E:
+        """Create or replace a resource; return it as the server has it now.
+
+        Raises:
+            InvalidInput: The server refuses it.
+        """
+        name = str(entity.__dict__["name"])
+        body = to_rest(entity, show_secrets=True)
+        return self._entity(self._http.put(f"/v1/{self._path}/{quote(name, safe='')}", body))
+
+    def get(self, name: str) -> E:
+        """Return a resource.
+
+        Raises:
+            NotFound: There is none.
+        """
+        return self._entity(self._http.get(f"/v1/{self._path}/{quote(name, safe='')}"))
+
+    def list(self) -> list[E]:
+        """Return all, by name."""
+        return [self._entity(view) for view in self._http.get(f"/v1/{self._path}")["value"]]
+
+    def delete(self, name: str) -> None:
+        """Delete a resource.
+
+        Raises:
+            NotFound: There is none.
+        """
+        self._http.delete(f"/v1/{self._path}/{quote(name, safe='')}")
+
+    def _entity(self, view: dict[str, Any]) -> E:
+        return from_rest(self._cls, view["name"], _wire(view))
+
+
+class Assets(Generic[A]):
+    """Versioned assets of one kind."""
+
+    def __init__(self, http: Http, kind: str, cls: type[A]) -> None:
+        self._http = http
+        self._kind = kind
+        self._cls = cls
+
+    def create_or_update(self, asset: A, *, wait: bool = True) -> A:
+        """Register an asset; its next version where none is given.
+
+        Blocks until the content is copied, unless told not to `wait`.
+
+        Raises:
+            Conflict: The version exists with other content.
+        """
+        if asset.name is None:
+            raise InvalidInput("name: missing; it is required", target="name")
+        asset = resolve_local_paths(asset)
+        path = asset.__dict__.get("path")
+        if path is not None and is_local_path(path):
+            asset = asset.model_copy(update={"path": upload(self._http, path)})
+        body = to_rest(asset)
+        address = f"/v1/{self._kind}/{quote(asset.name, safe='')}/versions"
+        if asset.version is None:
+            view, operation = self._http.post_waited(address, body)
+        else:
+            version = quote(asset.version, safe="")
+            view, operation = self._http.put_waited(f"{address}/{version}", body)
+        if operation is not None and wait:
+            wait_for(self._http, operation)
+            view = self._http.get(f"{address}/{quote(view['name'], safe='')}")
+        _check_not_failed(view)
+        return self._entity(asset.name, view)
+
+    def get(self, name: str, version: str | None = None, label: str | None = None) -> A:
+        """Return a version; the one registered last where neither version nor label is given.
+
+        Raises:
+            NotFound: There is none.
+        """
+        if label not in (None, "latest"):
+            raise NotFound(f"there is no label '{label}'; the only one is 'latest'")
+        wanted = quote(version or "latest", safe="")
+        address = f"/v1/{self._kind}/{quote(name, safe='')}/versions/{wanted}"
+        return self._entity(name, self._http.get(address))
+
+    def list(self, name: str | None = None) -> list[A]:
+        """Return the latest version of every name, or all versions of one."""
+        address = f"/v1/{self._kind}"
+        if name is not None:
+            address += f"/{quote(name, safe='')}/versions"
+        views = self._http.get(address)["value"]
+        return [self._entity(view["id"].split("/")[-3], view) for view in views]
+
+    def delete(self, name: str, version: str) -> None:
+        """Delete a version's entry.
+
+        Raises:
+            NotFound: There is none.
+        """
+        address = f"/v1/{self._kind}/{quote(name, safe='')}/versions/{quote(version, safe='')}"
+        self._http.delete(address)
+
+    def _entity(self, name: str, view: dict[str, Any]) -> A:
+        return from_rest(self._cls, name, _wire(view), version=view["name"])
+
+
+class BatchEndpoints(Named[BatchEndpoint]):
+    """Batch endpoints."""
+
+    def __init__(self, http: Http) -> None:
+        super().__init__(http, "batchEndpoints", BatchEndpoint)
+
+    def create_or_update(self, entity: BatchEndpoint, *, wait: bool = True) -> BatchEndpoint:
+        """Create or replace an endpoint; see `Named.create_or_update`."""
+        address = f"/v1/batchEndpoints/{quote(entity.name, safe='')}"
+        view, operation = self._http.put_waited(address, to_rest(entity))
+        if operation is not None and wait:
+            wait_for(self._http, operation)
+            view = self._http.get(address)
+        return self._entity(view)
+
+    def set_default(self, name: str, deployment: str) -> BatchEndpoint:
+        """Make a deployment the endpoint's default.
+
+        Raises:
+            InvalidInput: The endpoint has no such deployment.
+        """
+        endpoint = self.get(name)
+        endpoint.defaults.deployment_name = deployment
+        return self.create_or_update(endpoint)
+
+    def delete(self, name: str, *, wait: bool = True) -> None:
+        """Delete an endpoint with its deployments; cancel its jobs; keep their outputs."""
+        operation = self._http.delete(f"/v1/batchEndpoints/{quote(name, safe='')}")
+        if operation is not None and wait:
+            wait_for(self._http, operation)
+
+    def invoke(
+        self, name: str, *, input: str | Path | None = None, input_type: str | None = None,   # noqa: A002 (Azure's name)
+        output_path: str | Path | None = None, deployment_name: str | None = None,
+        job_name: str | None = None, mini_batch_size: int | None = None,
+        instance_count: int | None = None, settings: Mapping[str, Any] | None = None,
+    ) -> Job:
+        """Invoke a batch endpoint; return its job at once.
+
+        Args:
+            name: The endpoint.
+            input: A local file or folder, `azureml:DATA:VERSION`, or an `azureml://` path.
+            input_type: `uri_file` or `uri_folder`; by default what the local path is, else
+                a folder.
+            output_path: A folder, or an `azureml://` path; by default the job's own place.
+            deployment_name: By default the endpoint's default deployment.
+            job_name: The job's name; a repeat with the same content returns the same job.
+            mini_batch_size: For this job alone.
+            instance_count: For this job alone.
+            settings: Other settings for this job alone, as REST properties.
+
+        Raises:
+            InvalidInput: The input is missing, or a setting is wrong.
+            NotFound: There is no such endpoint or deployment.
+            Conflict: The output exists, or the job's name is taken.
+        """
+        if input is None:
+            raise InvalidInput("input: missing; give a file, a folder or an azureml: path")
+        uri, kind = self._input(str(input), input_type)
+        properties: dict[str, Any] = {
+            **(settings or {}),
+            "inputData": {"input": {"jobInputType": kind, "uri": uri}},
+        }
+        if output_path is not None:
+            where = str(output_path)
+            where = str(Path(where).absolute()) if is_local_path(where) else where
+            properties["outputData"] = {"score": {"jobOutputType": "UriFolder", "uri": where}}
+        if mini_batch_size is not None:
+            properties["miniBatchSize"] = mini_batch_size
+        if instance_count is not None:
+            properties["resources"] = {"instanceCount": instance_count}
+        if job_name is not None:
+            properties["name"] = job_name
+        body = {"properties": properties}
+        parse_body(BatchJobBody, body)
+        headers = {"azureml-model-deployment": deployment_name} if deployment_name else {}
+        address = f"/endpoints/{quote(name, safe='')}/jobs"
+        return Job(self._http, self._http.post(address, body, headers))
+
+    def list_jobs(self, name: str) -> list[Job]:
+        """Return an endpoint's jobs, newest first."""
+        found = self._http.get(f"/v1/batchEndpoints/{quote(name, safe='')}/jobs")["value"]
+        return [Job(self._http, view) for view in found]
+
+    def _input(self, value: str, input_type: str | None) -> tuple[str, str]:
+        kinds = {"uri_file": "UriFile", "uri_folder": "UriFolder", None: None}
+        if input_type not in kinds:
+            raise InvalidInput(
+                f"input_type: expected uri_file or uri_folder, got '{input_type}'",
+                target="input_type",
+            )
+        kind = kinds[input_type]
+        if not is_local_path(value):
+            return value, kind or "UriFolder"
+        path = Path(value.removeprefix("file://").removeprefix("file:")).absolute()
+        if not path.exists():
+            raise InvalidInput(
+                f"the input {path} does not exist", code="InputMissing", target="input"
+            )
+        found = "UriFolder" if path.is_dir() else "UriFile"
+        return upload(self._http, str(path)), kind or found
+
+
+class BatchDeployments:
+    """Deployments of batch endpoints."""
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+
+    def create_or_update(
+        self, deployment: BatchDeployment, *, set_default: bool = False, wait: bool = True
+    ) -> BatchDeployment:
+        """Create or replace a deployment, and what it holds inline: code, model, environment.
+
+        Blocks until it is ready, unless told not to `wait`. Its `notices` are in the entity's
+        `warnings`.
+
+        Raises:
+            InvalidInput: Something in it is wrong.
+            NotFound: Its endpoint, or an asset that it names, does not exist.
+        """
+        if deployment.endpoint_name is None:
+            raise InvalidInput(
+                "endpoint_name: missing; it is required (or --endpoint-name)",
+                target="endpoint_name",
+            )
+        deployment = resolve_local_paths(deployment)
+        address = self._address(str(deployment.endpoint_name), deployment.name)
+        self._http.get(f"/v1/batchEndpoints/{quote(str(deployment.endpoint_name), safe='')}")
+        body = to_rest(
+            deployment, code_id=self._register_code(deployment),
+            model_id=self._register_model(deployment),
+            environment_id=self._register_environment(deployment),
+        )
+        view, operation = self._http.put_waited(address, body)
+        if operation is not None and (wait or set_default):
+            wait_for(self._http, operation)
+            view = self._http.get(address)
+        _check_not_failed(view)
+        if set_default:
+            endpoints = BatchEndpoints(self._http)
+            endpoints.set_default(str(deployment.endpoint_name), deployment.name)
+        return self._entity(str(deployment.endpoint_name), view)
+
+    def get(self, name: str, endpoint_name: str) -> BatchDeployment:
+        """Return a deployment.
+
+        Raises:
+            NotFound: There is none.
+        """
+        return self._entity(endpoint_name, self._http.get(self._address(endpoint_name, name)))
+
+    def list(self, endpoint_name: str) -> list[BatchDeployment]:
+        """Return an endpoint's deployments, by name."""
+        address = f"/v1/batchEndpoints/{quote(endpoint_name, safe='')}/deployments"
+        return [self._entity(endpoint_name, view) for view in self._http.get(address)["value"]]
+
+    def delete(self, name: str, endpoint_name: str, *, wait: bool = True) -> None:
+        """Delete a deployment; its jobs go on.
+
+        Raises:
+            Conflict: It is the default, and there are others.
+        """
+        operation = self._http.delete(self._address(endpoint_name, name))
+        if operation is not None and wait:
+            wait_for(self._http, operation)
+
+    def list_jobs(self, name: str, endpoint_name: str) -> list[Job]:
+        """Return a deployment's jobs, newest first."""
+        found = self._http.get(f"{self._address(endpoint_name, name)}/jobs")["value"]
+        return [Job(self._http, view) for view in found]
+
+    def _register_code(self, deployment: BatchDeployment) -> str | None:
+        code = deployment.code_configuration
+        if code is None or not is_local_path(code.code):
+            return None
+        entity = Code(name=str(uuid.uuid4()), version="1", path=code.code)
+        registered = Assets(self._http, "codes", Code).create_or_update(entity)
+        return f"azureml:{registered.name}:{registered.version}"
+
+    def _register_model(self, deployment: BatchDeployment) -> str | None:
+        model = deployment.model
+        if not isinstance(model, Model):
+            return None
+        if model.name is None:
+            model = model.model_copy(update={
+                "name": f"{deployment.endpoint_name}-{deployment.name}", "version": None,
+            })
+        registered = Assets(self._http, "models", Model).create_or_update(model)
+        return f"azureml:{registered.name}:{registered.version}"
+
+    def _register_environment(self, deployment: BatchDeployment) -> str | None:
+        environment = deployment.environment
+        if not isinstance(environment, Environment):
+            return None
+        if environment.name is None:
+            content = json.dumps(to_rest(environment), sort_keys=True)
+            digest = hashlib.sha256(content.encode()).hexdigest()[:32]
+            update = {"name": "CliV2AnonymousEnvironment", "version": digest}
+            environment = environment.model_copy(update=update)
+        registered = Assets(self._http, "environments", Environment).create_or_update(environment)
+        return f"azureml:{registered.name}:{registered.version}"
+
+    def _entity(self, endpoint_name: str, view: dict[str, Any]) -> BatchDeployment:
+        entity = from_rest(
+            BatchDeployment, view["name"], _wire(view), endpoint_name=endpoint_name
+        )
+        return entity.with_warnings(view.get("notices") or [])
+
+    @staticmethod
+    def _address(endpoint: str, name: str) -> str:
+        return f"/v1/batchEndpoints/{quote(endpoint, safe='')}/deployments/{quote(name, safe='')}"
+
+
+def upload(http: Http, path: str) -> str:
+    """Return what a control plane calls a local path: the path itself where it runs on this
+    machine, else the address of an upload of it; blocks until uploaded.
+
+    Raises:
+        InvalidInput: The path does not exist.
+    """
+    source = Path(path.removeprefix("file://").removeprefix("file:")).absolute()
+    if not source.exists():
+        raise InvalidInput(f"{source} does not exist", target=path)
+    if http.address.is_local:
+        return str(source)
+    begun = http.post("/v1/uploads")
+    if source.is_file():
+        http.upload(f"/v1/uploads/{begun['name']}/{quote(source.name)}", source)
+    for parent, _, files in os.walk(source):
+        for file in files:
+            inner = Path(parent) / file
+            relative = quote(str(inner.relative_to(source.parent)))
+            http.upload(f"/v1/uploads/{begun['name']}/{relative}", inner)
+    return f"{begun['uri']}/{source.name}"
+
+
+def wait_for(http: Http, operation: str) -> None:
+    """Block until an operation has ended.
+
+    Raises:
+        InferayError: It failed, with its reason.
+        Unavailable: It goes on for longer than an hour.
+    """
+    until_s = time.monotonic() + OPERATION_S
+    while time.monotonic() < until_s:
+        view = http.get(f"/v1/operations/{operation}")
+        if view["status"] == "Succeeded":
+            return
+        if view["status"] != "InProgress":
+            raise _failure(view["error"])
+        time.sleep(POLL_S)
+    raise Unavailable(f"operation {operation} has not ended within {OPERATION_S:g} s")
+
+
+def _check_not_failed(view: dict[str, Any]) -> None:
+    if view["properties"].get("provisioningState") == "Failed":
+        raise _failure(view["properties"].get("error") or {})
+
+
+def _failure(error: Mapping[str, Any]) -> InferayError:
+    details = "\n".join(one["message"] for one in error.get("details") or []) or None
+    return InferayError(
+        error.get("message", "the operation failed"), code=error.get("code"), details=details
+    )
+
+
+def _wire(view: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer without the fields that are ours alone."""
+    properties = {k: v for k, v in view["properties"].items() if k not in ("contentHash", "error")}
+    return {k: v for k, v in view.items() if k != "notices"} | {"properties": properties}
+
+

@@ -1,0 +1,266 @@
+"""Jobs as the client sees them: wait, stream, cancel, resume, download."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, TextIO
+from urllib.parse import quote
+
+from inferay.client.http import Http
+from inferay.errors import Conflict, InvalidInput, JobError, NotFound, Unavailable
+
+FINAL = ("Completed", "Failed", "Canceled")
+
+#: How often a job is asked for while someone waits.
+POLL_S = 0.25
+
+#: A control plane that is being restarted is waited for this long before `wait` gives up.
+ABSENCE_S = 120.0
+
+
+class Job:
+    """A batch job; its facts are those of the last look.
+
+    Attributes:
+        name: Its name.
+    """
+
+    def __init__(self, http: Http, view: dict[str, Any]) -> None:
+        self._http = http
+        self._view = view
+        self.name: str = view["name"]
+
+    @property
+    def status(self) -> str:
+        """The job's state now; asks the control plane."""
+        return self.refresh()._properties["status"]   # type: ignore[no-any-return]
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the job had ended at the last look."""
+        return self._properties["status"] in FINAL
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        """How far the job was at the last look; empty before it began."""
+        return self._properties.get("progress") or {}
+
+    @property
+    def error(self) -> dict[str, Any] | None:
+        """Why the job did not complete: code, message, details."""
+        return self._properties.get("error")
+
+    @property
+    def notices(self) -> list[str]:
+        """What the invocation had to say."""
+        return self._view.get("notices") or []
+
+    def refresh(self) -> Job:
+        """Look again; return this job."""
+        self._view = self._http.get(f"/v1/jobs/{quote(self.name)}")
+        return self
+
+    def wait(self, timeout_s: float | None = None) -> Job:
+        """Block until the job has ended; return this job.
+
+        Raises:
+            JobError: It failed or was canceled; `details` is the user's own traceback, if any.
+            Unavailable: `timeout_s` has passed, or the control plane stays away.
+        """
+        until_s = None if timeout_s is None else time.monotonic() + timeout_s
+        for _ in self.watch():
+            if until_s is not None and time.monotonic() > until_s and not self.is_final:
+                raise Unavailable(f"job {self.name} has not ended within {timeout_s:g} s")
+        self.raise_for_status()
+        return self
+
+    def watch(self) -> Any:
+        """Yield this job after every look, until it has ended; the last time after its end.
+
+        Raises:
+            Unavailable: The control plane stays away.
+        """
+        away_s: float | None = None
+        while True:
+            try:
+                self.refresh()
+                away_s = None
+            except Unavailable:
+                away_s = away_s or time.monotonic()
+                if time.monotonic() - away_s > ABSENCE_S:
+                    raise
+            yield self
+            if self.is_final and away_s is None:
+                return
+            time.sleep(POLL_S)
+
+    def stream(self, out: TextIO | None = None) -> Job:
+        """Show the job's progress until it has ended, then its outcome; return this job.
+
+        A bar on a terminal, plain lines elsewhere.
+
+        Raises:
+            JobError: It failed or was canceled; the reason was shown.
+        """
+        from inferay.client.streaming import stream
+
+        stream(self, out)
+        self.raise_for_status()
+        return self
+
+    def raise_for_status(self) -> None:
+        """Raise what the job ended with, if that is not Completed.
+
+        Raises:
+            JobError: It failed or was canceled.
+        """
+        status = self._properties["status"]
+        if self.is_final and status != "Completed":
+            error = self.error or {}
+            details = "\n".join(one["message"] for one in error.get("details") or []) or None
+            raise JobError(
+                error.get("message") or f"job {self.name} was canceled",
+                code=error.get("code") or status, details=details,
+            )
+
+    def cancel(self) -> Job:
+        """Ask for the job's end; returns at once; idempotent.
+
+        Raises:
+            Conflict: It has ended in another way.
+        """
+        self._view = self._http.post(f"/v1/jobs/{quote(self.name)}/cancel")
+        return self
+
+    def resume(self) -> Job:
+        """Let a job that failed or was canceled go on from its journal; returns at once.
+
+        Raises:
+            Conflict: It is running, or has completed.
+        """
+        self._view = self._http.post(f"/v1/jobs/{quote(self.name)}/resume")
+        return self
+
+    def download(
+        self, path: str | Path = ".", *, output_name: str | None = None, everything: bool = False
+    ) -> list[Path]:
+        """Download a job's files; existing ones are not overwritten.
+
+        Args:
+            path: The folder to download into.
+            output_name: `score`: its files go to `named-outputs/score/`. Without it, the logs go
+                to `artifacts/`, as Azure's CLI does.
+            everything: Both.
+
+        Returns:
+            The files.
+
+        Raises:
+            Conflict: The job has not ended, or a file exists.
+            NotFound: There is no such output.
+        """
+        if not self.refresh().is_final:
+            raise Conflict(
+                f"job {self.name} is {self._properties['status']}; its files can be downloaded "
+                "when it has ended"
+            )
+        if output_name not in (None, "score"):
+            raise NotFound(f"job {self.name} has no output '{output_name}'; its output is 'score'")
+        folders = []
+        if output_name or everything:
+            folders.append(("outputs/score/files", Path(path) / "named-outputs" / "score"))
+        if everything or not output_name:
+            folders.append(("logs", Path(path) / "artifacts" / "logs"))
+        found = [
+            (f"/v1/jobs/{quote(self.name)}/{source}", folder, file["name"])
+            for source, folder in folders
+            for file in self._http.get(f"/v1/jobs/{quote(self.name)}/{source}")["value"]
+        ]
+        targets = [folder / name for _, folder, name in found]
+        for target in targets:
+            if target.exists():
+                raise Conflict(f"{target} exists already; choose another download path")
+        for (source, _, name), target in zip(found, targets, strict=True):
+            self._http.download(f"{source}/{quote(name)}", target)
+        return targets
+
+    def logs(self) -> dict[str, int]:
+        """Return the sizes of the job's logs in bytes, by name."""
+        found = self._http.get(f"/v1/jobs/{quote(self.name)}/logs")["value"]
+        return {one["name"]: one["sizeBytes"] for one in found}
+
+    def log(self, name: str, offset: int = 0) -> bytes:
+        """Return a log from an offset on, 1 MiB at most."""
+        return self._http.text(f"/v1/jobs/{quote(self.name)}/logs/{quote(name)}", offset=offset)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the job as the CLI shows it."""
+        shown = {
+            "name": self.name, "type": "batch", "id": self._view["id"],
+            "status": self._properties["status"],
+            "display_name": self._properties["displayName"],
+            "experiment_name": self._properties["experimentName"],
+            "endpoint_name": self._properties["endpointName"],
+            "deployment_name": self._properties["deploymentName"],
+            "inputs": {name: {"type": _snake(one["jobInputType"]), "path": one.get("uri")}
+                       for name, one in self._properties["inputs"].items()},
+            "outputs": {name: {"type": "uri_folder", "path": one["path"], "uri": one["uri"]}
+                        for name, one in self._properties["outputs"].items()},
+            "tags": self._properties["tags"],
+            "properties": self._properties["properties"],
+            "resumes": self._properties["resumes"],
+            "creation_context": {"created_at": self._properties["startTime"]},
+            "start_time": self._properties["startTime"],
+            "end_time": self._properties["endTime"],
+            "waiting_for": self._properties["waitingFor"],
+            "progress": self._properties["progress"],
+            "error": self.error,
+        }
+        return {key: value for key, value in shown.items() if value is not None}
+
+    @property
+    def _properties(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._view["properties"]
+        return found
+
+
+class Jobs:
+    """The control plane's jobs."""
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+
+    def get(self, name: str) -> Job:
+        """Return a job.
+
+        Raises:
+            NotFound: There is none.
+        """
+        return Job(self._http, self._http.get(f"/v1/jobs/{quote(name, safe='')}"))
+
+    def list(self, *, max_results: int = 50) -> list[Job]:
+        """Return jobs, newest first."""
+        if not 1 <= max_results <= 1000:
+            raise InvalidInput(f"max_results: expected 1 to 1000, got {max_results}")
+        found = self._http.get("/v1/jobs", top=max_results)["value"]
+        return [Job(self._http, view) for view in found]
+
+    def stream(self, name: str) -> Job:
+        """Show a job's progress until it has ended; see `Job.stream`."""
+        return self.get(name).stream()
+
+    def cancel(self, name: str) -> Job:
+        """Ask for a job's end; see `Job.cancel`."""
+        return self.get(name).cancel()
+
+    def download(
+        self, name: str, *, download_path: str | Path = ".", output_name: str | None = None,
+        all: bool = False,   # noqa: A002 (Azure's name)
+    ) -> list[Path]:
+        """Download a job's files; see `Job.download`."""
+        return self.get(name).download(download_path, output_name=output_name, everything=all)
+
+
+def _snake(word: str) -> str:
+    return {"UriFolder": "uri_folder", "UriFile": "uri_file"}.get(word, word.lower())
