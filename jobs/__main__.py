@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _read(path: Path) -> JobSpec:
     if path.name == SPEC or path.suffix == ".json":
         return read_frozen(path)
-    from inferay.jobs.user_spec import read_user_spec
+    from inferay.engine.batch.user_spec import read_user_spec
 
     loaded = read_user_spec(path)
     for warning in loaded.warnings:

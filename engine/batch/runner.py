@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import ray
 
@@ -13,7 +14,7 @@ from inferay.engine.batch.spec import JobSpec, WorkerSpec
 
 
 def run(
-    spec: JobSpec, *, make_pool: PoolFactory | None = None, epoch: int | None = None,
+    spec: JobSpec | str | Path, *, make_pool: PoolFactory | None = None, epoch: int | None = None,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> Result:
     """Run the job and return how it ended; blocks until then.
@@ -21,16 +22,21 @@ def run(
     Idempotent by name: a spec whose work folder holds an unfinished job goes on with it.
 
     Args:
-        spec: The job; `JobSpec.load` reads one from YAML.
+        spec: The job, or the path of a YAML file that describes it (`user_spec`).
         make_pool: Where workers run; by default this process's Ray, which is started or joined
             as `ray.init()` does if it is not yet.
         epoch: Claim exactly this epoch of the job; by default the next one.
         is_stopped: Asked ten times a second; True leaves the job to be resumed.
 
     Raises:
+        InvalidInput: The YAML file is wrong.
         Conflict: The output exists, or a newer driver has the job; nothing was changed.
         Interrupted: `is_stopped` said so.
     """
+    if not isinstance(spec, JobSpec):
+        from inferay.engine.batch.user_spec import read_user_spec   # a driver needs no pydantic
+
+        spec = read_user_spec(Path(spec)).spec
     return Driver(spec, make_pool or on_ray(spec.workers), epoch, is_stopped).run()
 
 

@@ -47,7 +47,7 @@ def create_app(context: Context) -> FastAPI:
         redoc_url=None,
     )
     app.state.context = context
-    for module in (meta, endpoints, assets, jobs):
+    for module in (meta, endpoints, jobs, assets):   # the routes of assets take any word
         app.include_router(module.router)
     app.add_exception_handler(InferayError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_request_error)
@@ -92,6 +92,8 @@ async def _on_request_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
     first = error.errors()[0]
+    if first["loc"][0] == "path":   # `/v1/{kind}` with a kind that does not exist
+        return await _on_http_error(request, HTTPException(404, "there is no such route"))
     where = ".".join(str(step) for step in first["loc"])
     message = f"{where}: {first['msg']}"
     return _answer(400, {"code": "InvalidInput", "message": message, "target": where,

@@ -64,8 +64,9 @@ def datastore_view(row: Datastore) -> dict[str, Any]:
 def compute_view(row: Compute) -> dict[str, Any]:
     """Return a compute."""
     ready = {"provisioningState": "Succeeded"}
+    properties = {k: v for k, v in row.properties.items() if k != "tags"} | ready
     tags = row.properties.get("tags", {})
-    return _resource(row, f"computes/{row.name}", row.name, row.properties | ready, tags)
+    return _resource(row, f"computes/{row.name}", row.name, properties, tags)
 
 
 def job_view(row: Job, url: str) -> dict[str, Any]:
@@ -124,11 +125,10 @@ def _resource(
     row: Timed, path: str, name: str, properties: dict[str, Any],
     tags: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
+    kind = "Microsoft.MachineLearningServices/workspaces/" + "/".join(path.split("/")[::2])
     return {
-        "id": f"{ROOT}/{path}",
-        "name": name,
-        "type": "Microsoft.MachineLearningServices/workspaces/" + "/".join(path.split("/")[::2]),
-        "tags": tags or {},
+        "id": f"{ROOT}/{path}", "name": name, "type": kind,
+        **({} if tags is None else {"tags": tags}),
         "properties": properties,
         "systemData": {
             "createdAt": _time(row.created_at), "lastModifiedAt": _time(row.modified_at),

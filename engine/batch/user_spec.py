@@ -1,0 +1,147 @@
+"""The spec that a person writes for a run without a control plane: a deployment's YAML, and where.
+
+    # spec.yml: everything that a deployment's YAML has, and
+    input: ./data              # a file or a folder
+    output_path: /data/out     # by default the workspace's own place for the job
+    job_name: nightly-7        # by default a GUID; a second run under the name goes on with it
+
+Nothing is registered: `model` is a path or an inline model, `code` a folder, both used in place.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from inferay.config import ARTIFACT_DATASTORE, BLOB_DATASTORE, Workspace
+from inferay.engine.batch.spec import JobSettings, JobSpec, WorkerSpec, hash_of, hash_path
+from inferay.engine.resources import BatchDeployment, Environment, Model, is_local_path, load
+from inferay.engine.resources.fields import FilledText, Name
+from inferay.engine.resources.instance_types import instance_type
+from inferay.engine.storage import resolve_path
+from inferay.errors import InvalidInput
+
+#: Where Ray unpacks the working directory of a job; it is deleted with the job.
+_RAY_COPY = "/runtime_resources/working_dir_files/"
+
+
+class BatchJob(BatchDeployment):
+    """A deployment's fields, and the input, output and name of one job."""
+
+    NO_EFFECT: ClassVar[frozenset[str]] = BatchDeployment.NO_EFFECT | {"compute"}
+
+    name: Name = "job"
+    input: FilledText
+    input_type: str | None = None
+    output_path: FilledText | None = None
+    job_name: Name | None = None
+
+
+@dataclass(frozen=True)
+class LoadedSpec:
+    """A job spec, and what its author should know.
+
+    Attributes:
+        spec: The job, resolved.
+        warnings: A line each.
+    """
+
+    spec: JobSpec
+    warnings: list[str]
+
+
+def read_user_spec(path: Path, environ: Mapping[str, str] | None = None) -> LoadedSpec:
+    """Return the job that a person's YAML describes; relative paths start at its folder.
+
+    Raises:
+        InvalidInput: A field, value or path is wrong; the message names file and line.
+    """
+    loaded = load(BatchJob, path, name="job")
+    job = loaded.entity
+    workspace = Workspace.from_environment(environ)
+    base = path.absolute().parent
+    name = job.job_name or str(uuid.uuid4())
+    if job.code_configuration is None:
+        raise InvalidInput(f"{path}: code_configuration: missing; a job needs a scoring script")
+    source = _resolve(job.input, base, workspace)
+    if not source.exists():
+        raise InvalidInput(f"{path}: input: {source} does not exist", code="InputMissing")
+    kind = job.input_type or ("uri_folder" if source.is_dir() else "uri_file")
+    if kind not in ("uri_file", "uri_folder") or (kind == "uri_folder") != source.is_dir():
+        raise InvalidInput(f"{path}: input_type: {source} is no {kind}")
+    output, job_folder = _places(job, base, workspace, name, path)
+    code = Path(job.code_configuration.code)
+    model = _model_path(job, path)
+    settings = job.settings
+    frozen = JobSettings(
+        mini_batch_size=settings.mini_batch_size,
+        max_retries=settings.retry_settings.max_retries,
+        timeout_s=float(settings.retry_settings.timeout),
+        error_threshold=settings.error_threshold, output_action=settings.output_action,
+        output_file_name=settings.output_file_name,
+        logging_level=settings.logging_level.upper(),
+        environment_variables=dict(job.environment_variables),
+    )
+    environment = job.environment if isinstance(job.environment, Environment) else None
+    spec = JobSpec(
+        name=name, input=str(source), input_type=kind, output=str(output),
+        work=str(job_folder / "work"), logs=str(job_folder / "logs"), code=str(code),
+        scoring_script=job.code_configuration.scoring_script,
+        model_dir=str(model.parent) if model else "", settings=frozen, workers=_workers(job),
+        hashes={
+            "code": hash_path(code), "model": hash_path(model) if model else "",
+            "environment": hash_of(environment.to_dict()) if environment else "",
+            "settings": hash_of(frozen.__dict__),
+        },
+    )
+    return LoadedSpec(spec, loaded.warnings)
+
+
+def _places(
+    job: BatchJob, base: Path, workspace: Workspace, name: str, path: Path
+) -> tuple[Path, Path]:
+    """Return the output's folder, and the folder of the job's work and logs.
+
+    With an output of its own, the work lies in it: both are then on storage that workers share.
+    """
+    if job.output_path is None:
+        return workspace.output_folder(name), workspace.job_folder(name)
+    if _RAY_COPY in f"{base}/" and is_local_path(job.output_path) \
+            and not os.path.isabs(job.output_path):
+        raise InvalidInput(
+            f"{path.name}: output_path: '{job.output_path}' would lie in the copy of the working "
+            "directory that Ray deletes; give an absolute path",
+            target="output_path",
+        )
+    output = _resolve(job.output_path, base, workspace)
+    return output, output / ".inferay" / name
+
+
+def _resolve(value: str, base: Path, workspace: Workspace) -> Path:
+    if is_local_path(value):
+        value = os.path.normpath(base / value.removeprefix("file://").removeprefix("file:"))
+    stores = {name: workspace.datastores / name for name in (BLOB_DATASTORE, ARTIFACT_DATASTORE)}
+    return resolve_path(value, stores)
+
+
+def _model_path(job: BatchJob, path: Path) -> Path | None:
+    if job.model is None:
+        return None
+    if not isinstance(job.model, Model) or not is_local_path(job.model.path):
+        shown: Any = job.model if isinstance(job.model, str) else job.model.path
+        raise InvalidInput(
+            f"{path}: model: '{shown}' is registered, which takes a control plane; give "
+            "model: {path: FOLDER}"
+        )
+    return Path(job.model.path)
+
+
+def _workers(job: BatchJob) -> WorkerSpec:
+    concurrency = job.settings.max_concurrency_per_instance
+    kind = job.resources.instance_type
+    gpus = instance_type(kind).gpus if kind else 0
+    return WorkerSpec(job.resources.instance_count * concurrency, 1.0, gpus / concurrency)
