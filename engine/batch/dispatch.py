@@ -137,6 +137,11 @@ class Dispatcher:
 
     # -- workers
 
+    @property
+    def is_any_ready(self) -> bool:
+        """Whether any worker takes leases now."""
+        return any(worker.state == "ready" for worker in self.workers.values())
+
     def slots_to_start(self) -> list[int]:
         """Return the slots that want a worker now, and count them as starting."""
         if self.is_over:
@@ -396,9 +401,9 @@ class Dispatcher:
     def _fail_start(self, failure: Failure) -> None:
         code = {"Exception": "InitFailed"}.get(failure.kind, failure.kind)
         error = UserCodeError if failure.is_own else JobError
+        who = "" if failure.is_own else f"no worker of {self._script} could start: "
         self.failure = error(
-            f"no worker of {self._script} could start: {failure.exception}",
-            code=code, details=failure.traceback or None,
+            f"{who}{failure.exception}", code=code, details=failure.traceback or None,
         )
 
 

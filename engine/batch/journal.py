@@ -45,8 +45,18 @@ class SupersededError(InferayError):
 
 
 def encode(record: Record) -> bytes:
-    """Return the record as it is framed in a journal."""
+    """Return the record as it is framed in a journal.
+
+    Raises:
+        InferayError: It is so large that `decode` would take it for a torn one.
+    """
     data = json.dumps(record, separators=(",", ":")).encode()
+    if len(data) > RECORD_BYTES_MAX:
+        raise InferayError(
+            f"a commit record has {len(data)} bytes, more than {RECORD_BYTES_MAX}: too many files "
+            "were written in one lease; write fewer, larger ones",
+            code="RecordTooLarge",
+        )
     return _FRAME.pack(len(data), zlib.crc32(data)) + data
 
 
@@ -57,7 +67,8 @@ def decode(data: bytes) -> tuple[list[Record], int]:
     while at + _FRAME.size <= len(data):
         size, checksum = _FRAME.unpack_from(data, at)
         body = data[at + _FRAME.size : at + _FRAME.size + size]
-        if size > RECORD_BYTES_MAX or len(body) != size or zlib.crc32(body) != checksum:
+        # Zeros, as a power loss leaves them at the end, have a fitting checksum but no size.
+        if not 0 < size <= RECORD_BYTES_MAX or len(body) != size or zlib.crc32(body) != checksum:
             break
         records.append(json.loads(body))
         at += _FRAME.size + size
@@ -77,7 +88,8 @@ def valid_records(store: Store) -> Iterator[Record]:
     newest, _ = decode(store.read(name_of(claimed[-1])))
     prefixes = newest[0]["prefixes"]
     for epoch in claimed[:-1]:
-        records, _ = decode(store.read(name_of(epoch), 0, prefixes[str(epoch)]))
+        # One that was claimed too late to be named there counts for nothing.
+        records, _ = decode(store.read(name_of(epoch), 0, prefixes.get(str(epoch), 0)))
         yield from records[1:]
     yield from newest[1:]
 
@@ -108,9 +120,15 @@ def claim(store: Store, facts: dict[str, Any], *, epoch: int | None = None) -> t
         prefixes = {**records[0]["prefixes"], str(claimed[-1]): length}
     first = {"k": "epoch", "version": VERSION, "epoch": number, "prefixes": prefixes, **facts}
     try:
-        return number, store.create_log(name_of(number), encode(first))
+        log = store.create_log(name_of(number), encode(first))
     except FileExistsError:
         raise superseded(number, number) from None
+    try:
+        check_newest(store, number)
+    except SupersededError:
+        log.close()
+        raise
+    return number, log
 
 
 def check_newest(store: Store, epoch: int) -> None:

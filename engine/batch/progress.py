@@ -35,7 +35,7 @@ class Progress:
         counts: How far it came.
         workers_ready: Workers that take leases.
         workers_wanted: Workers that the job would use.
-        items_per_s: Since this driver's first lease.
+        items_per_s: Since this driver's first worker was ready.
         seconds_left: At that rate, or None.
         waiting_for: What workers that do not start wait for.
         first_error: The failure of the lowest item known to have failed.
@@ -87,7 +87,7 @@ class ProgressWriter:
         self._last_s = now_s
         counts = dispatcher.counts if dispatcher else Counts()
         items = counts.items_ok + counts.items_failed
-        if self._first_s is None and dispatcher is not None:
+        if self._first_s is None and dispatcher is not None and dispatcher.is_any_ready:
             self._first_s = now_s
             self._first_items, self._first_done = items, counts.mini_batches_done
         elapsed_s = now_s - (self._first_s or now_s)

@@ -137,7 +137,7 @@ class LocalStore:
     ) -> None:
         path = self.path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = f"{path.parent}/.{path.name}.{uuid.uuid4().hex}"
+        aside = f"{path.parent}/.{uuid.uuid4().hex}"   # the name itself may have 255 bytes
         try:
             with open(aside, "xb") as file:
                 for chunk in chunks:

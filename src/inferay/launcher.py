@@ -158,7 +158,7 @@ def down(workspace: Workspace) -> list[str]:
         if state.head is not None and state.head.temp_dir:
             if state.ray is not None:
                 ended.append("Ray")
-            _end_ray(state.ray, state.head.temp_dir)
+            _end_ray(_recorded(workspace, "ray"), state.head.temp_dir)
             shutil.rmtree(state.head.temp_dir, ignore_errors=True)
         for name in ("processes.json", "ray.json", "control.json"):
             (workspace.run / name).unlink(missing_ok=True)
@@ -214,7 +214,7 @@ def ensure_ray(workspace: Workspace, ray_address: str | None = None) -> RayHead:
     if state.ray is not None and state.head is not None and _answers(state.head):
         return state.head
     if state.head is not None and state.head.temp_dir:
-        _end_ray(state.ray, state.head.temp_dir)
+        _end_ray(_recorded(workspace, "ray"), state.head.temp_dir)
     for _ in range(RAY_START_TRIES):
         head = _start_ray(workspace)
         if head is not None:
@@ -251,7 +251,7 @@ def _start_ray(workspace: Workspace) -> RayHead | None:
     _remember(workspace, "ray", process)
     if _wait(RAY_START_S, process, lambda: _answers(head)):
         return head
-    _end_ray(process, str(temp_dir))
+    _end_ray(_recorded(workspace, "ray"), str(temp_dir))
     return None
 
 
@@ -284,22 +284,35 @@ def _ray_temp_dir(workspace: Workspace) -> Path:
     return folder
 
 
-def _end_ray(process: psutil.Process | None, temp_dir: str) -> None:
-    """End the head, then whatever still has its temp dir in its environment."""
-    if process is not None:
-        _end(process)
-    left = list(_with_temp_dir(temp_dir))
-    for found in left:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            found.kill()
-    psutil.wait_procs(left, timeout=STOP_WAIT_S)
+def _end_ray(head: Process | None, temp_dir: str) -> None:
+    """End the head and all that it started; blocks until it is gone.
+
+    Jobs lose nothing by it: their state is in their journals. A head that is asked nicely waits
+    for its drivers for longer than a person waits for `down`.
+    """
+    for _ in range(3):   # what was being started while we looked is found by the next look
+        found = list(_of_head(head, temp_dir))
+        for process in found:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(found, timeout=STOP_WAIT_S)
+        if not found:
+            return
 
 
-def _with_temp_dir(temp_dir: str) -> Iterator[psutil.Process]:
-    for found in psutil.process_iter():
+def _of_head(head: Process | None, temp_dir: str) -> Iterator[psutil.Process]:
+    """Yield the processes of a head: its session's, and any with its temp dir.
+
+    Ray's agents overwrite their environment with a title; job drivers open sessions of their own.
+    """
+    for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if found.environ().get("RAY_TMPDIR") == temp_dir:
-                yield found
+            is_in_session = (
+                head is not None and os.getsid(process.pid) == head.pid
+                and process.create_time() >= head.started_at - 1.0
+            )
+            if is_in_session or process.environ().get("RAY_TMPDIR") == temp_dir:
+                yield process
 
 
 # -- the control plane
@@ -394,6 +407,11 @@ def _remember(workspace: Workspace, name: str, process: psutil.Process) -> None:
     known = _read_json(path)
     known[name] = asdict(Process(process.pid, process.create_time()))
     _write_json(path, known)
+
+
+def _recorded(workspace: Workspace, name: str) -> Process | None:
+    known = _read_json(workspace.run / "processes.json")
+    return Process(**known[name]) if name in known else None
 
 
 def _find(processes: Mapping[str, Any], name: str) -> psutil.Process | None:

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from inferay.engine.batch.driver import Driver, Result
+from inferay.engine.batch.pool import LocalPool
+from inferay.engine.batch.spec import JobSettings, JobSpec, WorkerSpec
+
+#: A script that gives a row per file: its name and its content.
+ECHO = """
+    import os
+
+    def init():
+        pass
+
+    def run(mini_batch):
+        return [f"{os.path.basename(path)}={open(path).read()}" for path in mini_batch]
+"""
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give each test its own temp dir; afterwards, no process and no worker folder is left."""
+    temp = tmp_path / "temp"
+    temp.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temp))
+    yield
+    until_s = time.monotonic() + 5
+    while time.monotonic() < until_s:
+        children = psutil.Process().children(recursive=True)
+        left = [path.name for path in temp.glob("inferay-*")]
+        if not children and not left:
+            return
+        time.sleep(0.01)
+    assert (children, left) == ([], [])
+
+
+@pytest.fixture
+def write_script(tmp_path: Path) -> Callable[..., Path]:
+    """Write files of a code folder, dedented; `score` is score.py."""
+
+    def write(score: str = ECHO, **others: str) -> Path:
+        code = tmp_path / "code"
+        code.mkdir(exist_ok=True)
+        for name, text in {"score": score, **others}.items():
+            (code / f"{name}.py").write_text(textwrap.dedent(text))
+        return code
+
+    return write
+
+
+@pytest.fixture
+def write_input(tmp_path: Path) -> Callable[..., Path]:
+    """Write an input folder of `count` files `0000.txt`, …, each with its number in it."""
+
+    def write(count: int) -> Path:
+        folder = tmp_path / "input"
+        folder.mkdir(exist_ok=True)
+        for number in range(count):
+            (folder / f"{number:04d}.txt").write_text(str(number))
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def make_spec(
+    tmp_path: Path, write_script: Callable[..., Path], write_input: Callable[..., Path]
+) -> Callable[..., JobSpec]:
+    """Make a spec; jobs of one test share code and input, each has its own work and output."""
+
+    def make(
+        script: str = ECHO, *, files: int = 10, name: str = "job", workers: int = 2,
+        input: Path | None = None, input_type: str = "uri_folder", **settings: Any,
+    ) -> JobSpec:
+        settings = {"mini_batch_size": 3, "max_retries": 0, "timeout_s": 20.0} | settings
+        return JobSpec(
+            name=name, input=str(input or write_input(files)), input_type=input_type,
+            output=str(tmp_path / name / "output"), work=str(tmp_path / name / "work"),
+            logs=str(tmp_path / name / "logs"), code=str(write_script(script)),
+            scoring_script="score.py", settings=JobSettings(**settings),
+            workers=WorkerSpec(count=workers),
+        )
+
+    return make
+
+
+@pytest.fixture
+def run_job() -> Callable[..., Result]:
+    """Run a job in processes of this machine."""
+
+    def run(
+        spec: JobSpec, *, epoch: int | None = None, is_stopped: Callable[[], bool] = lambda: False
+    ) -> Result:
+        return Driver(spec, LocalPool, epoch, is_stopped).run()
+
+    return run
+
+
+@pytest.fixture
+def tree_of() -> Callable[[str | Path], dict[str, str]]:
+    """Return the sha256 of every file below a folder, by relative path."""
+
+    def tree(folder: str | Path) -> dict[str, str]:
+        return {
+            str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(Path(folder).rglob("*")) if path.is_file()
+        }
+
+    return tree
+
+
+@pytest.fixture
+def wait_for() -> Callable[..., None]:
+    """Wait until a condition holds; fails after `limit_s`."""
+
+    def wait(condition: Callable[[], Any], limit_s: float = 10.0) -> None:
+        until_s = time.monotonic() + limit_s
+        while not condition():
+            assert time.monotonic() < until_s, "the condition did not come true in time"
+            time.sleep(0.005)
+
+    return wait
