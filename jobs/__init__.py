@@ -1,0 +1,1 @@
+"""A batch invocation as a Ray job: its folder, its states, its entry point."""

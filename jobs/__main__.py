@@ -51,7 +51,7 @@ def _read(path: Path) -> JobSpec:
 def _run(spec: JobSpec, epoch: int | None) -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    from inferay.engine.batch.runner import run   # Ray takes a second: not for a wrong spec
+    from inferay.engine.batch.runner import run  # Ray takes a second: not for a wrong spec
 
     print(f"job {spec.name}: {spec.input} -> {spec.output}", flush=True)
     try:

@@ -1,4 +1,4 @@
-"""A job's folder as others read it: spec, progress, result, logs. Only the driver writes the rest."""
+"""A job's folder as others read it: spec, progress, result, logs. The driver writes the rest."""
 
 from __future__ import annotations
 

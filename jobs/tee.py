@@ -1,4 +1,4 @@
-"""This process's stdout and stderr, to a file as well: Ray keeps a driver's log only while it lives."""
+"""What this process prints, to a file as well: Ray keeps a driver's log only while it lives."""
 
 from __future__ import annotations
 

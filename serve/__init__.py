@@ -1,0 +1,1 @@
+"""Online endpoints; nothing is here yet."""

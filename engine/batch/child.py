@@ -43,7 +43,7 @@ def main(descriptor: int) -> None:
     lines = channel.makefile("r", encoding="utf-8")
     out = channel.makefile("w", encoding="utf-8")
     first = json.loads(lines.readline())
-    stack_file = open(first["stack"], "wb", buffering=0)
+    stack_file = open(first["stack"], "wb", buffering=0)  # noqa: SIM115 (open for life)
     faulthandler.enable(stack_file)
     faulthandler.register(STACK_SIGNAL, file=stack_file, all_threads=True)
     settings = WorkerSettings(**first["settings"] | {

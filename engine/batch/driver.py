@@ -47,7 +47,7 @@ from inferay.engine.batch.messages import (
     WorkerStartFailed,
 )
 from inferay.engine.batch.pool import Events, Pool, SettingsOf
-from inferay.engine.batch.progress import Progress, ProgressWriter
+from inferay.engine.batch.progress import ProgressWriter
 from inferay.engine.batch.spec import JobSpec
 from inferay.engine.batch.store import LocalStore, Store
 from inferay.engine.batch.units import Unit
@@ -141,7 +141,7 @@ class Driver:
         store = LocalStore(Path(self.spec.work))
         output = LocalStore(Path(self.spec.output))
         if not epochs(store):
-            outputs.check_free(output, self.spec.settings.output_file_name)
+            outputs.check_free(output, self.spec.settings.output_file_name, self.spec.output)
         epoch, log = claim(store, {"spec": self.spec.content_hash}, epoch=self.epoch)
         progress = ProgressWriter(store, epoch)
         writer = JournalWriter(

@@ -135,7 +135,7 @@ def _identity(folder: bytes) -> tuple[int, int]:
 
 
 def _spill(names: Iterable[bytes]) -> IO[bytes]:
-    file = tempfile.TemporaryFile(prefix="inferay-names-")
+    file = tempfile.TemporaryFile(prefix="inferay-names-")  # noqa: SIM115 (_unspill closes it)
     for name in names:
         marshal.dump(name, file)
     file.seek(0)

@@ -37,8 +37,13 @@ class Published:
     sha256: str = ""
 
 
-def check_free(output: Store, file_name: str) -> None:
+def check_free(output: Store, file_name: str, where: str) -> None:
     """Check that the output's names are free.
+
+    Args:
+        output: The output.
+        file_name: Of the rows.
+        where: What the error calls the output.
 
     Raises:
         Conflict: One is taken: an existing output is never overwritten.
@@ -46,7 +51,7 @@ def check_free(output: Store, file_name: str) -> None:
     for name in (file_name, SUCCESS, ERRORS, file_name + PARTIAL):
         if output.exists(name):
             raise Conflict(
-                f"the output already has a {name}; an existing output is never overwritten: "
+                f"{where} already has a {name}; an existing output is never overwritten: "
                 "choose another output path, or move it away",
                 code="OutputExists", target=name,
             )

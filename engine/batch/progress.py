@@ -1,4 +1,4 @@
-"""How far a job is, as a small file that is replaced often: readable while everything else is down."""
+"""How far a job is, as a small file that is replaced often: readable while all else is down."""
 
 from __future__ import annotations
 

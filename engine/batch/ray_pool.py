@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import ray
-from ray.actor import ActorHandle
 
 from inferay.engine.batch.messages import (
     Event,
@@ -124,7 +123,7 @@ class RayPool:
             resources=dict(resources.custom) or None,
             max_restarts=0, max_task_retries=0, max_concurrency=4,
         )
-        self._actors: dict[int, ActorHandle[Any]] = {}
+        self._actors: dict[int, Any] = {}   # handles; Ray has no type for their methods
         self._starts: dict[int, int] = {}
         self._starting: dict[int, float] = {}
         self._is_closed = False
@@ -156,7 +155,7 @@ class RayPool:
             return None
         waited_s = time.monotonic() - min(self._starting.values())
         wanted = [("CPU", self._resources.num_cpus), ("GPU", self._resources.num_gpus)]
-        free = ray.available_resources()
+        free: dict[str, float] = ray.available_resources()   # type: ignore[no-untyped-call]
         lacking = [
             f"{need * len(self._starting):g} {name}s, {free.get(name, 0):g} available"
             for name, need in wanted if need > free.get(name, 0)
@@ -168,7 +167,7 @@ class RayPool:
         if self._is_closed:
             return
         self._is_closed = True
-        stops = [actor.stop.remote() for actor in self._actors.values()]
+        stops: list[Any] = [actor.stop.remote() for actor in self._actors.values()]
         if stops:
             ray.wait(stops, num_returns=len(stops), timeout=CLOSE_WAIT_S)
         for actor in self._actors.values():

@@ -34,7 +34,7 @@ def run(
         Interrupted: `is_stopped` said so.
     """
     if not isinstance(spec, JobSpec):
-        from inferay.engine.batch.user_spec import read_user_spec   # a driver needs no pydantic
+        from inferay.engine.batch.user_spec import read_user_spec  # a driver needs no pydantic
 
         spec = read_user_spec(Path(spec)).spec
     return Driver(spec, make_pool or on_ray(spec.workers), epoch, is_stopped).run()

@@ -155,7 +155,7 @@ class LocalLog:
     """A log that is one file; `append` ends with fdatasync."""
 
     def __init__(self, path: Path) -> None:
-        self._file = open(path, "ab", buffering=0)
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (`close` closes it)
 
     def append(self, data: bytes) -> None:
         """See `Log.append`."""

@@ -34,7 +34,8 @@ class Unit:
     @classmethod
     def from_json(cls, data: list[Any]) -> Unit:
         """Return the unit that `to_json` described."""
-        return cls(*data[:3], part=tuple(data[3]) if len(data) > 3 else None)
+        path, size_bytes, mtime_ns, *part = data
+        return cls(path, size_bytes, mtime_ns, tuple(part[0]) if part else None)
 
     def describe(self) -> dict[str, Any]:
         """Return the item as `errors.jsonl` names it."""

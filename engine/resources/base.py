@@ -138,6 +138,7 @@ class Entity(Strict):
         overrides: Sequence[str] = (),
         flags: Mapping[str, object] | None = None,
         *,
+        base: Self | None = None,
         skip_script_validation: bool = False,
         **values: object,
     ) -> Self:
@@ -151,7 +152,8 @@ class Entity(Strict):
         from inferay.engine.resources.loading import load  # it needs every entity, so late
 
         loaded = load(
-            cls, path, overrides, flags, skip_script_validation=skip_script_validation, **values
+            cls, path, overrides, flags, base=base,
+            skip_script_validation=skip_script_validation, **values,
         )
         return loaded.entity
 

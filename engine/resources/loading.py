@@ -75,7 +75,8 @@ def load(
     draft = Draft(cls, None if path is None else read_yaml(Path(path)))
     if path is None and base is not None:
         draft.data = base.model_dump(exclude_none=True)
-    loaded = _finish(draft, cls, None if path is None else Path(path), given, skip_script_validation)
+    file = None if path is None else Path(path)
+    loaded = _finish(draft, cls, file, given, skip_script_validation)
     if loaded.entity.__dict__.get("name") is None:
         where = f"{path}: " if path is not None else ""
         raise InvalidInput(f"{where}name: missing; it is required", target="name")

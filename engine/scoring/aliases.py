@@ -33,7 +33,8 @@ def install_aliases() -> None:
     """Make `from azureml.core.model import Model` work; does nothing where azureml is installed."""
     if importlib.util.find_spec("azureml") is not None:
         return
-    azureml, core, model = (ModuleType(n) for n in ("azureml", "azureml.core", "azureml.core.model"))
+    names = ("azureml", "azureml.core", "azureml.core.model")
+    azureml, core, model = map(ModuleType, names)
     azureml.__path__, core.__path__ = [], []
     model.Model = core.Model = Model   # type: ignore[attr-defined]
     azureml.core, core.model = core, model   # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""A user's scoring script: loaded by path, `init()` once, `run()` per call, `shutdown()` at the end.
+"""A user's scoring script: loaded by path, `init()` once, `run()` per call, `shutdown()` last.
 
 Azure's contract (how-to-batch-scoring-script): the script's folder is on `sys.path`, so sibling
 modules import; `AZUREML_MODEL_DIR` is set before. A failure of the user's code becomes a

@@ -216,9 +216,9 @@ def ensure_ray(workspace: Workspace, ray_address: str | None = None) -> RayHead:
     if state.head is not None and state.head.temp_dir:
         _end_ray(_recorded(workspace, "ray"), state.head.temp_dir)
     for _ in range(RAY_START_TRIES):
-        head = _start_ray(workspace)
-        if head is not None:
-            return head
+        started = _start_ray(workspace)
+        if started is not None:
+            return started
     raise Unavailable(
         f"Ray did not start; see {workspace.logs / 'ray.log'}", code="RayUnavailable"
     )

@@ -1,0 +1,1 @@
+"""The command line, with Azure's verbs and flags."""

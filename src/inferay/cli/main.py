@@ -48,7 +48,8 @@ def build() -> Parser:
     """Return the whole grammar."""
     from inferay.cli import assets, endpoints, jobs, workspace
 
-    parser = Parser(prog="inferay", description="Inference endpoints on Ray, with Azure ML's words.")
+    about = "Inference endpoints on Ray, with Azure ML's words."
+    parser = Parser(prog="inferay", description=about)
     parser.add_argument("--version", action="version", version=f"inferay {inferay.__version__}")
     groups = Groups(parser)
     for module in (workspace, endpoints, jobs, assets):

@@ -13,16 +13,6 @@ from inferay.errors import InvalidInput, nearest
 #: Carries out a command: takes its options, returns what is shown (None: nothing).
 Command = Callable[[argparse.Namespace], Any]
 
-_GLOBAL = argparse.ArgumentParser(add_help=False)
-_GLOBAL.add_argument("-o", "--output", choices=FORMATS, default="json", help="output format")
-_GLOBAL.add_argument("--query", help="JMESPath query over the result")
-_GLOBAL.add_argument("--only-show-errors", action="store_true", help="no warnings")
-_GLOBAL.add_argument("--debug", action="store_true", help="show inferay's own traceback")
-# Azure's scripts name a workspace and a subscription; there is one workspace here.
-for _flags in (("-g", "--resource-group"), ("-w", "--workspace-name"), ("--subscription",)):
-    _GLOBAL.add_argument(*_flags, help=argparse.SUPPRESS)
-
-
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line and name the nearest valid word."""
 
@@ -52,12 +42,22 @@ class Parser(argparse.ArgumentParser):
         return options
 
 
+_GLOBAL = Parser(add_help=False)
+_GLOBAL.add_argument("-o", "--output", choices=FORMATS, default="json", help="output format")
+_GLOBAL.add_argument("--query", help="JMESPath query over the result")
+_GLOBAL.add_argument("--only-show-errors", action="store_true", help="no warnings")
+_GLOBAL.add_argument("--debug", action="store_true", help="show inferay's own traceback")
+# Azure's scripts name a workspace and a subscription; there is one workspace here.
+for _flags in (("-g", "--resource-group"), ("-w", "--workspace-name"), ("--subscription",)):
+    _GLOBAL.add_argument(*_flags, help=argparse.SUPPRESS)
+
+
 class Groups:
     """The tree of commands while it is being built."""
 
     def __init__(self, root: Parser) -> None:
         self._root = root.add_subparsers(dest="group", metavar="COMMAND", required=True)
-        self._root._parser_class = Parser   # type: ignore[assignment]
+        self._root._parser_class = Parser
 
     def group(self, name: str, help_text: str) -> Group:
         """Add a group of commands, such as `job`."""
@@ -120,7 +120,8 @@ def confirm(options: argparse.Namespace, what: str) -> None:
     if options.yes:
         return
     if not sys.stdin.isatty():
-        raise InvalidInput(f"{options.parser.prog}: give --yes to delete {what} without being asked")
+        prog = options.parser.prog
+        raise InvalidInput(f"{prog}: give --yes to delete {what} without being asked")
     sys.stderr.write(f"Delete {what}? (y/N) ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):

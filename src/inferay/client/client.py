@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import json
 import os
@@ -140,14 +141,15 @@ class Assets(Generic[A]):
         Raises:
             Conflict: The version exists with other content.
         """
-        if asset.name is None:
+        name = asset.name
+        if name is None:
             raise InvalidInput("name: missing; it is required", target="name")
         asset = resolve_local_paths(asset)
         path = asset.__dict__.get("path")
         if path is not None and is_local_path(path):
             asset = asset.model_copy(update={"path": upload(self._http, path)})
         body = to_rest(asset)
-        address = f"/v1/{self._kind}/{quote(asset.name, safe='')}/versions"
+        address = f"/v1/{self._kind}/{quote(name, safe='')}/versions"
         if asset.version is None:
             view, operation = self._http.post_waited(address, body)
         else:
@@ -157,7 +159,7 @@ class Assets(Generic[A]):
             wait_for(self._http, operation)
             view = self._http.get(f"{address}/{quote(view['name'], safe='')}")
         _check_not_failed(view)
-        return self._entity(asset.name, view)
+        return self._entity(name, view)
 
     def get(self, name: str, version: str | None = None, label: str | None = None) -> A:
         """Return a version; the one registered last where neither version nor label is given.
@@ -224,7 +226,7 @@ class BatchEndpoints(Named[BatchEndpoint]):
             wait_for(self._http, operation)
 
     def invoke(
-        self, name: str, *, input: str | Path | None = None, input_type: str | None = None,   # noqa: A002 (Azure's name)
+        self, name: str, *, input: str | Path | None = None, input_type: str | None = None,
         output_path: str | Path | None = None, deployment_name: str | None = None,
         job_name: str | None = None, mini_batch_size: int | None = None,
         instance_count: int | None = None, settings: Mapping[str, Any] | None = None,
@@ -359,7 +361,7 @@ class BatchDeployments:
         if operation is not None and wait:
             wait_for(self._http, operation)
 
-    def list_jobs(self, name: str, endpoint_name: str) -> list[Job]:
+    def list_jobs(self, name: str, endpoint_name: str) -> builtins.list[Job]:
         """Return a deployment's jobs, newest first."""
         found = self._http.get(f"{self._address(endpoint_name, name)}/jobs")["value"]
         return [Job(self._http, view) for view in found]
@@ -407,8 +409,10 @@ class BatchDeployments:
 
 
 def upload(http: Http, path: str) -> str:
-    """Return what a control plane calls a local path: the path itself where it runs on this
-    machine, else the address of an upload of it; blocks until uploaded.
+    """Return what a control plane calls a local path.
+
+    That is the path itself where it runs on this machine, else the address of an upload; blocks
+    until uploaded.
 
     Raises:
         InvalidInput: The path does not exist.

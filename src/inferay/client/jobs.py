@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import time
 from pathlib import Path
 from typing import Any, TextIO
@@ -256,8 +257,8 @@ class Jobs:
 
     def download(
         self, name: str, *, download_path: str | Path = ".", output_name: str | None = None,
-        all: bool = False,   # noqa: A002 (Azure's name)
-    ) -> list[Path]:
+        all: bool = False,   # Azure's name
+    ) -> builtins.list[Path]:
         """Download a job's files; see `Job.download`."""
         return self.get(name).download(download_path, output_name=output_name, everything=all)
 

@@ -1,4 +1,4 @@
-"""A job's progress for people: a live bar on a terminal, plain lines elsewhere, then the outcome."""
+"""A job's progress for people: a bar on a terminal, plain lines elsewhere, then the outcome."""
 
 from __future__ import annotations
 

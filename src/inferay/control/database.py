@@ -46,9 +46,9 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """Open a session whose changes are committed at the end, all or none."""
-        with self._write_lock, Session(self.engine, expire_on_commit=False) as session:
-            with session.begin():
-                yield session
+        session = Session(self.engine, expire_on_commit=False)
+        with self._write_lock, session, session.begin():
+            yield session
 
     @contextmanager
     def read(self) -> Iterator[Session]:

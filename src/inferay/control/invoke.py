@@ -102,7 +102,7 @@ def invoke(
     if output == source or output.is_relative_to(source):
         raise InvalidInput(f"the output {output} lies in the input", target="outputData")
     spec, notices = _spec(context, session, entity, name, (source, kind), output)
-    check_free(LocalStore(output), spec.settings.output_file_name)
+    check_free(LocalStore(output), spec.settings.output_file_name, str(output))
     live = session.scalar(select(Job).where(Job.output == str(output), Job.ended_at.is_(None)))
     if live is not None:
         raise Conflict(

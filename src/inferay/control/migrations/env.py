@@ -7,7 +7,8 @@ from alembic import context
 from inferay.control.tables import Base
 
 context.configure(
-    connection=context.config.attributes["connection"], target_metadata=Base.metadata,
+    connection=context.config.attributes["connection"],
+    target_metadata=Base.metadata,
     render_as_batch=True,
 )
 with context.begin_transaction():

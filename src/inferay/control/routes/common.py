@@ -21,7 +21,7 @@ BODY_BYTES_MAX = 4 << 20
 #: Names of one page of a list.
 PAGE = 1000
 
-#: How long an answer may wait for its operation: most are done at once, and the client saves a poll.
+#: How long an answer may wait for its operation: most are done at once, which saves a poll.
 SETTLE_S = 1.5
 
 
