@@ -22,12 +22,12 @@ from inferay.engine.batch.hand import Hand
 from inferay.engine.batch.messages import Failure, Lease, WorkerSettings
 from inferay.engine.batch.scorer import Scorer
 from inferay.engine.batch.staging import Staging
-from inferay.engine.batch.store import LocalStore
+from inferay.engine.batch.store import LocalStore, is_full
 from inferay.engine.batch.units import Range
 from inferay.engine.scoring.aliases import install_aliases
 from inferay.engine.scoring.script import ScoringScript
 from inferay.engine.scoring.tracebacks import describe_exception, user_traceback
-from inferay.errors import UserCodeError
+from inferay.errors import InferayError, UserCodeError
 
 #: The parent asks for the hung stack with this signal before it kills.
 STACK_SIGNAL = signal.SIGUSR2
@@ -59,7 +59,11 @@ def main(descriptor: int) -> None:
     for line in lines:
         message = json.loads(line)
         lease = Lease(**message | {"range": Range.from_json(message["range"])})
-        receipt = scorer.score(lease)
+        try:
+            receipt = scorer.score(lease)
+        except Exception as error:   # not the user's: the store or the manifest failed
+            _send(out, {"k": "broken", "failure": _store_failure(error).__dict__})
+            return
         sys.stdout.flush()
         _send(out, {"k": "receipt", "receipt": receipt.to_json()})
     script.shutdown()
@@ -90,6 +94,14 @@ def _start_failure(error: BaseException, settings: WorkerSettings) -> Failure:
         "StartFailed", describe_exception(error),
         user_traceback(error, Path(settings.code_dir)), is_own=False,
     )
+
+
+def _store_failure(error: Exception) -> Failure:
+    if isinstance(error, InferayError):
+        return Failure(error.code, error.message, is_own=False)
+    if is_full(error):
+        return Failure("StorageFull", "no space is left where the job writes", is_own=False)
+    return Failure("WorkerFailed", describe_exception(error), is_own=False)
 
 
 def _send(out: IO[str], message: dict[str, Any]) -> None:

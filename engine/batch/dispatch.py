@@ -24,6 +24,12 @@ from inferay.errors import InferayError, JobError, UserCodeError
 LEASE_S_MIN = 0.2
 LEASE_S_PER_WORKER = 0.001
 
+#: The first lease, of unknown speed: its budget of time bounds it too.
+LEASE_MINI_BATCHES_FIRST = 32
+
+#: Near the end a lease still holds so much work, for its receipt has to be made durable.
+LEASE_S_TAIL = 0.02
+
 #: A lease grows at most so much from one to the next: a speed measured on few is not trusted.
 LEASE_GROWTH_MAX = 8
 
@@ -44,6 +50,10 @@ STARTS_MAX = 3
 
 #: Failed starts before any worker was ever ready, of whatever causes, before the job is given up.
 STARTS_BEFORE_READY_MAX = 6
+
+
+#: Ends of a worker that another worker would meet too: the job fails, and can be resumed.
+FATAL_KINDS = ("StorageFull", "ManifestDamaged")
 
 
 @dataclass
@@ -179,6 +189,8 @@ class Dispatcher:
         leases, worker.leases, worker.state = worker.leases, [], "stopped"
         worker.last_size = 0
         self.counts.deaths += 1
+        if failure.kind in FATAL_KINDS:
+            self.failure = self.failure or JobError(failure.exception, code=failure.kind)
         if not leases:
             return []
         current = next((held for held in leases if _holds(held, in_hand)), None)
@@ -198,6 +210,9 @@ class Dispatcher:
         if worker.state != "ready" or self.is_over or len(worker.leases) >= self._leases_allowed():
             return None
         if self._retries:
+            # Two parts of one mini-batch in one worker: its hand could not tell which to blame.
+            if any(held.range.first == self._retries[0][0].first for held in worker.leases):
+                return None
             taken, attempt = self._retries.popleft()
             self.counts.retries += 1
         elif self._pending:
@@ -234,8 +249,11 @@ class Dispatcher:
 
     def _size(self, worker: _Worker) -> int:
         guided = self._pending_size // (2 * len(self.workers))
-        by_time = int(self.lease_s / self._cost_s) if self._cost_s > 0 and worker.last_size else 1
-        growth = max(1, worker.last_size * LEASE_GROWTH_MAX)
+        if self._cost_s == 0 or worker.last_size == 0:
+            return max(1, min(guided, LEASE_MINI_BATCHES_FIRST))
+        guided = max(guided, int(LEASE_S_TAIL / self._cost_s))
+        by_time = int(self.lease_s / self._cost_s)
+        growth = worker.last_size * LEASE_GROWTH_MAX
         return max(1, min(guided, by_time, growth, LEASE_MINI_BATCHES_MAX))
 
     def _take(self, size: int) -> Range:

@@ -7,7 +7,6 @@ before anything is published, and `_SUCCESS.json` is last.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import queue
@@ -49,7 +48,7 @@ from inferay.engine.batch.messages import (
 from inferay.engine.batch.pool import Events, Pool, SettingsOf
 from inferay.engine.batch.progress import ProgressWriter
 from inferay.engine.batch.spec import JobSpec
-from inferay.engine.batch.store import LocalStore, Store
+from inferay.engine.batch.store import LocalStore, Store, is_full
 from inferay.engine.batch.units import Unit
 from inferay.errors import Conflict, InferayError, JobError
 
@@ -130,6 +129,8 @@ class Driver:
     is_stopped: Callable[[], bool] = lambda: False
     _events: Events = field(default_factory=queue.SimpleQueue)
     _busy: dict[int, _Leased] = field(default_factory=dict)
+    _first_lease_s: float | None = None
+    _pool: Pool | None = None
 
     def run(self) -> Result:
         """Run the job to its end; blocks.
@@ -149,22 +150,22 @@ class Driver:
             on_error=lambda error: self._events.put(JournalFailed(error)),
         )
         dispatcher: Dispatcher | None = None
-        seconds = 0.0
         try:
             progress.write("Preparing")
             seal = self._seal(store, epoch)
             dispatcher = self._dispatcher(store, seal)
-            began_s = time.monotonic()
             self._dispatch(store, dispatcher, writer, progress, epoch)
-            seconds = time.monotonic() - began_s
             progress.write("Finalizing", dispatcher)
             self._publish(store, output, dispatcher, writer, epoch, seal, progress)
-            seconds = time.monotonic() - began_s
-            result = Result("Completed", epoch, self.spec.output, dispatcher.counts, None, seconds)
+            seconds = self._seconds()
+            self._close_pool()
+            result = Result(
+                "Completed", epoch, self.spec.output, dispatcher.counts, None, seconds
+            )
         except (SupersededError, Interrupted):
-            writer.close()
             raise
         except (InferayError, OSError) as error:
+            self._close_pool()
             writer.close()
             error = _storage_full(error)
             status = "Canceled" if isinstance(error, Canceled) else "Failed"
@@ -172,8 +173,11 @@ class Driver:
             publish_partial(self.spec)
             counts = dispatcher.counts if dispatcher else Counts()
             result = Result(
-                status, epoch, self.spec.output, counts, error.as_dict(), seconds
+                status, epoch, self.spec.output, counts, error.as_dict(), self._seconds()
             )
+        finally:
+            self._close_pool()
+            writer.close()
         progress.write(result.status, dispatcher, error=result.error)
         store.create(f"result/{epoch}.json", result.to_bytes())
         return result
@@ -229,19 +233,17 @@ class Driver:
         if dispatcher.is_over and dispatcher.failure is None:
             return
         pool = self.make_pool(lambda slot, start: self._worker(epoch, slot, start), self._events)
-        try:
-            while not dispatcher.is_over:
-                for slot in dispatcher.slots_to_start():
-                    pool.start(slot)
-                self._give_leases(pool, dispatcher)
-                progress.write_if_due("Running", dispatcher, pool.waiting_for)
-                self._check_stop(store)
-                self._give_up_silent(pool)
-                for event in self._wait():
-                    for record in self._take_in(dispatcher, event):
-                        writer.append(record)
-        finally:
-            pool.close()
+        self._pool = pool
+        while not dispatcher.is_over:
+            for slot in dispatcher.slots_to_start():
+                pool.start(slot)
+            self._give_leases(pool, dispatcher)
+            progress.write_if_due("Running", dispatcher, pool.waiting_for)
+            self._check_stop(store)
+            self._give_up_silent(pool)
+            for event in self._wait():
+                for record in self._take_in(dispatcher, event):
+                    writer.append(record)
         if dispatcher.failure is not None:
             raise dispatcher.failure
 
@@ -313,6 +315,7 @@ class Driver:
         now_s = time.monotonic()
         for slot in dispatcher.workers:
             while lease := dispatcher.next_lease(slot):
+                self._first_lease_s = self._first_lease_s or now_s
                 allowed_s = lease.budget_s + self.spec.settings.timeout_s + SILENCE_S
                 busy = self._busy.setdefault(slot, _Leased(now_s))
                 busy.deadline_s = max(busy.deadline_s, now_s) + allowed_s
@@ -365,8 +368,18 @@ class Driver:
         if store.exists(CANCEL):
             raise Canceled("the job was canceled")
 
+    def _close_pool(self) -> None:
+        """End the workers; on the way to Completed only once their rows are published."""
+        if self._pool is not None:
+            self._pool.close()
+
+    def _seconds(self) -> float:
+        """Return the time since the first lease."""
+        return time.monotonic() - self._first_lease_s if self._first_lease_s else 0.0
+
     def _check_journal(self) -> None:
-        for event in self._wait():
+        while not self._events.empty():
+            event = self._events.get()
             if isinstance(event, JournalFailed):
                 raise event.error
 
@@ -402,7 +415,7 @@ def publish_partial(spec: JobSpec) -> None:
 def _storage_full(error: InferayError | OSError) -> InferayError:
     if isinstance(error, InferayError):
         return error
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_full(error):
         return JobError(
             f"no space is left where the job writes ({error.filename or 'its work folder'}); make "
             "space, then resume the job",

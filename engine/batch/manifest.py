@@ -161,7 +161,7 @@ class ManifestReader:
         self.seal = seal
         self._store = store
         self._firsts = [part.first for part in seal.parts]
-        self._lines: OrderedDict[int, list[bytes]] = OrderedDict()
+        self._lines: OrderedDict[int, list[str]] = OrderedDict()
 
     def mini_batch(self, index: int) -> list[Unit]:
         """Return the units of a mini-batch, in order.
@@ -170,13 +170,21 @@ class ManifestReader:
             IndexError: There is no such mini-batch.
             InferayError: The part does not have the content that was sealed.
         """
+        return [Unit.from_json(unit) for unit in self._units(index)]
+
+    def paths(self, index: int) -> list[str]:
+        """Return the relative paths of a mini-batch's units: all that whole files need."""
+        return [unit[0] for unit in self._units(index)]
+
+    def _units(self, index: int) -> list[list[Any]]:
         if not 0 <= index < self.seal.mini_batches:
             raise IndexError(f"no mini-batch {index} of {self.seal.mini_batches}")
         number = bisect.bisect_right(self._firsts, index) - 1
         lines = self._lines.get(number) or self._load(number)
-        return [Unit.from_json(u) for u in json.loads(lines[index - self._firsts[number]])]
+        found: list[list[Any]] = json.loads(lines[index - self._firsts[number]])
+        return found
 
-    def _load(self, number: int) -> list[bytes]:
+    def _load(self, number: int) -> list[str]:
         part = self.seal.parts[number]
         try:
             text = zlib.decompress(self._store.read(part.name))
@@ -188,7 +196,7 @@ class ManifestReader:
                 "invoke the endpoint again",
                 code="ManifestDamaged",
             )
-        lines = text.split(b"\n")
+        lines = text.decode().split("\n")
         self._lines[number] = lines
         if len(self._lines) > PARTS_IN_MEMORY:
             self._lines.popitem(last=False)

@@ -99,6 +99,8 @@ class LocalPool:
 
     def close(self) -> None:
         """See `Pool.close`."""
+        if self._is_closed:
+            return
         self._is_closed = True
         for worker in self._workers.values():
             worker.close_input()

@@ -78,6 +78,7 @@ class WorkerProcess:
         self.has_reported_failure = False
         self._is_ready = False
         self._is_stopping = False
+        self._is_gone = False
         self._send_lock = threading.Lock()
         self._channel, theirs = socket.socketpair()
         with theirs, self._open_logs() as (stdout, stderr):
@@ -123,6 +124,8 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """Kill the process and what it started; idempotent."""
+        if self._is_gone:   # its id may be another's by now
+            return
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
@@ -145,24 +148,44 @@ class WorkerProcess:
         } | settings.environment_variables
 
     def _send(self, message: dict[str, Any]) -> None:
-        with self._send_lock, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        # A process that is gone has a closed channel; its death is told or will be.
+        with self._send_lock, contextlib.suppress(OSError):
             self._channel.sendall(json.dumps(message).encode() + b"\n")
 
     def _read(self) -> None:
         with contextlib.suppress(ConnectionResetError):
             for line in self._channel.makefile("r", encoding="utf-8"):
+                if not line.endswith("\n"):   # it was killed while it wrote
+                    break
                 message = json.loads(line)
+                if message["k"] == "broken":
+                    self._cause = Failure(**message["failure"])
+                    continue
                 self._is_ready = self._is_ready or message["k"] == "ready"
                 self.has_reported_failure |= message["k"] == "start_failed"
                 self._on_message(message)
-        status = self._process.wait()
+        status = self._wait_for_end()
         self.kill()   # what it started dies with it
+        self._is_gone = True
         in_hand, _ = self._hand.read()
         failure = self._cause or self._explain(status)
         self._hand.close()
         self._channel.close()
         shutil.rmtree(self._folder, ignore_errors=True)
         self._on_death(failure, in_hand)
+
+    def _wait_for_end(self) -> int:
+        """Return the wait status of a process that says no more; kill it if it lingers.
+
+        Threads that the user's code started can hold up its end for ever.
+        """
+        try:
+            return self._process.wait(STOP_WAIT_S)
+        except subprocess.TimeoutExpired:
+            if self._is_ready and not self._is_stopping and self._cause is None:
+                self._cause = Failure("Exited", "run() closed the connection to its parent")
+            self.kill()
+            return self._process.wait()
 
     def _watch(self) -> None:
         """Kill the process when `init()`, or the mini-batch in hand, has run out of time.
@@ -206,14 +229,22 @@ class WorkerProcess:
     def _explain(self, status: int) -> Failure:
         where = "run()" if self._is_ready else "init()"
         if status < 0:
-            number = signal.Signals(-status)
-            if number in OWN_SIGNALS:
-                return Failure("Crashed", f"{where} crashed with {number.name}", self._read_stack())
+            name = signal_name(-status)
+            if -status in OWN_SIGNALS:
+                return Failure("Crashed", f"{where} crashed with {name}", self._read_stack())
             return Failure(
-                "Killed", f"the worker process was killed with {number.name} from outside",
+                "Killed", f"the worker process was killed with {name} from outside",
                 is_own=False,
             )
         return Failure("Exited", f"{where} ended the process with exit code {status}")
+
+
+def signal_name(number: int) -> str:
+    """Return the signal's name, or its number where it has none (real-time signals)."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def user_stack(text: str, code_dir: str) -> str:

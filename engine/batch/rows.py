@@ -1,9 +1,9 @@
 r"""What `run()` returned, as rows of `predictions.csv`.
 
 Azure's `append_row`: no header; a DataFrame space-separated; a str as its own line, as it is. Ours,
-where Azure is silent: a list or tuple is a row like a DataFrame's, a dict a line of JSON, anything
-else its `str`; a value that would break the row (a newline in a str; a space, quote or newline in a
-field) is quoted as CSV quotes.
+where Azure is silent: a list, tuple or array is a row like a DataFrame's, a dict a line of JSON,
+anything else its `str`; a value that would break the row (a newline in a str; a space, quote or
+newline in a field) is quoted as CSV quotes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from numbers import Real
 from typing import Any
 
 SEPARATOR = " "
@@ -39,7 +40,7 @@ def to_rows(result: Any, *, is_text_wanted: bool) -> tuple[int, bytes]:
         result = result.tolist()
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(result, numpy.ndarray) and result.ndim > 0:
-        result = result.tolist()
+        result = list(result)   # not tolist(), which gives a float32 digits that it does not have
     if not isinstance(result, (list, tuple, Iterator)):
         raise RowsError(
             f"run() returned {_describe(result)}; it has to return a list or a DataFrame, with a "
@@ -56,6 +57,8 @@ def _frame_text(frame: Any) -> bytes:
 def _item_rows(items: Iterable[Any], is_text_wanted: bool) -> tuple[int, bytes]:
     if not is_text_wanted:
         return sum(1 for _ in items), b""
+    if isinstance(items, list) and (text := _plain_lines(items)) is not None:
+        return len(items), text
     out = io.StringIO(newline="")
     writer = csv.writer(out, delimiter=SEPARATOR, lineterminator="\n")
     count = 0
@@ -63,13 +66,24 @@ def _item_rows(items: Iterable[Any], is_text_wanted: bool) -> tuple[int, bytes]:
         count += 1
         if isinstance(item, str):
             out.write(_line(item))
-        elif isinstance(item, (list, tuple)):
-            writer.writerow([_field(value) for value in item])
+        elif (values := _values(item)) is not None:
+            writer.writerow([_field(value) for value in values])
         elif isinstance(item, dict):
             out.write(_line(json.dumps(item, ensure_ascii=False, default=str)))
         else:
             out.write(_line(str(item)))
     return count, out.getvalue().encode("utf-8", "surrogateescape")
+
+
+def _plain_lines(items: list[Any]) -> bytes | None:
+    """Return the text of rows that are all plain lines, by far the most common, or None."""
+    try:
+        text = "\n".join(items)
+    except TypeError:
+        return None
+    if text.count("\n") != max(0, len(items) - 1) or "\r" in text:
+        return None
+    return (text + "\n").encode("utf-8", "surrogateescape") if items else b""
 
 
 def _line(text: str) -> str:
@@ -78,8 +92,20 @@ def _line(text: str) -> str:
     return text + "\n"
 
 
+def _values(item: Any) -> Sequence[Any] | None:
+    """Return the fields of an item that is a row of its own, or None."""
+    if isinstance(item, (list, tuple)):
+        return item
+    if getattr(item, "ndim", 0) and hasattr(item, "tolist"):   # an array's `str` leaves out a part
+        return list(item) if item.ndim == 1 else item.tolist()
+    return None
+
+
 def _field(value: Any) -> Any:
-    is_missing = value is None or (isinstance(value, float) and value != value)
+    is_missing = (
+        value is None or (isinstance(value, Real) and value != value)
+        or type(value).__name__ in ("NaTType", "NAType")   # pandas', which may not be imported
+    )
     return "" if is_missing else value
 
 

@@ -26,8 +26,8 @@ from inferay.engine.batch.messages import (
 )
 from inferay.engine.batch.rows import RowsError, to_rows
 from inferay.engine.batch.staging import SharedFileError, Staging
-from inferay.engine.batch.store import LocalStore, Log
-from inferay.engine.batch.units import Range, Unit
+from inferay.engine.batch.store import LocalStore, Log, is_full
+from inferay.engine.batch.units import Range
 from inferay.engine.scoring.tracebacks import describe_exception, user_traceback
 
 #: Rows are written to the segment when so many bytes have gathered, so that memory stays bounded.
@@ -104,32 +104,36 @@ class Scorer:
     def _score_one(
         self, manifest: ManifestReader, index: int, current: _Run
     ) -> Failed | None:
-        units = manifest.mini_batch(index)
+        names = manifest.paths(index)
         if current.items_of_part is not None:
-            units = units[slice(*current.items_of_part)]
+            names = names[slice(*current.items_of_part)]
         began_s = time.monotonic()
+        is_scored = False
         self._hand.take(index)
         try:
-            rows, text = to_rows(self._run(self._paths(units)), is_text_wanted=self._is_text_wanted)
+            rows, text = to_rows(self._run(self._paths(names)), is_text_wanted=self._is_text_wanted)
+            is_scored = True
             files = self._staging.take(index)
         except BaseException as error:   # user code may raise anything, SystemExit too
+            if is_scored and is_full(error):   # the job's disk, and no fault of the code's
+                raise
             self._staging.discard()
             where = Range(index, index + 1, current.items_of_part)
-            return Failed(where, len(units), self._explain(error))
+            return Failed(where, len(names), self._explain(error))
         finally:
             self._hand.release()
             self._run_s += time.monotonic() - began_s
         current.rows += rows
-        current.items += len(units)
-        if rows < len(units):
-            current.missing.append((index, len(units), len(units) - rows))
+        current.items += len(names)
+        if rows < len(names):
+            current.missing.append((index, len(names), len(names) - rows))
         current.files.extend(files)
         self._keep(text)
         return None
 
-    def _paths(self, units: list[Unit]) -> list[str]:
+    def _paths(self, names: list[str]) -> list[str]:
         root = self._settings.root
-        return [f"{root}/{unit.path}" for unit in units]
+        return [f"{root}/{name}" for name in names]
 
     def _explain(self, error: BaseException) -> Failure:
         if isinstance(error, (RowsError, SharedFileError)):

@@ -56,7 +56,9 @@ class Staging:
         taken = []
         for name in self._files():
             if name in self._seen:
-                if self._seen[name] != _state(self.folder / name):
+                state = _state(self.folder / name)
+                if self._seen[name] != state:
+                    self._seen[name] = state   # the next call is not to blame for this one
                     raise SharedFileError(
                         f"run() wrote to '{name}', which outlives one mini-batch; write one file "
                         "per mini-batch (its name may come from the mini-batch's first file), or "
@@ -80,7 +82,10 @@ class Staging:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _is_changed(self) -> bool:
-        if any(os.stat(folder).st_mtime_ns != 0 for folder in self._folders):
+        try:
+            if any(os.stat(folder).st_mtime_ns != 0 for folder in self._folders):
+                return True
+        except FileNotFoundError:   # the script removed a folder
             return True
         return any(_state(self.folder / name) != seen for name, seen in self._seen.items())
 
@@ -93,6 +98,7 @@ class Staging:
         return found
 
     def _settle(self) -> None:
+        self.folder.mkdir(exist_ok=True)   # the script may have removed it
         self._folders = [parent for parent, _, _ in os.walk(self.folder)]
         for folder in self._folders:
             os.utime(folder, ns=(0, 0))

@@ -9,6 +9,7 @@ Nothing here knows what the bytes mean.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import threading
@@ -238,6 +239,11 @@ class MemoryLog:
 
     def close(self) -> None:
         """See `Log.close`."""
+
+
+def is_full(error: BaseException) -> bool:
+    """Return whether the error says that no space is left."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def sync_data(descriptor: int) -> None:

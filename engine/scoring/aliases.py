@@ -31,7 +31,7 @@ class Model:
 
 def install_aliases() -> None:
     """Make `from azureml.core.model import Model` work; does nothing where azureml is installed."""
-    if importlib.util.find_spec("azureml") is not None:
+    if "azureml" in sys.modules or importlib.util.find_spec("azureml") is not None:
         return
     names = ("azureml", "azureml.core", "azureml.core.model")
     azureml, core, model = map(ModuleType, names)
