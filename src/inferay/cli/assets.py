@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from inferay.cli.connection import connect
 from inferay.cli.parser import Groups, Parser, add_file, add_no_wait, add_yes, confirm, warn
 from inferay.errors import InvalidInput
 
@@ -68,10 +69,8 @@ def _named(parser: Parser, group: str) -> None:
 
 
 def _service(options: argparse.Namespace) -> Any:
-    from inferay.client import Client
-
     plural = {"data": "data"}.get(options.group, f"{options.group}s")
-    return getattr(Client(), plural)
+    return getattr(connect(options), plural)
 
 
 def _create(options: argparse.Namespace) -> Any:

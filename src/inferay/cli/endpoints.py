@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from inferay.cli.connection import connect
 from inferay.cli.parser import (
     Groups,
     add_file,
@@ -80,20 +81,19 @@ def _add_invoke(parser: Any) -> None:
 
 
 def _create_endpoint(options: argparse.Namespace) -> Any:
-    from inferay.client import Client
     from inferay.engine.resources import BatchEndpoint, load
 
     loaded = load(BatchEndpoint, options.file, options.set, name=options.name)
     warn(options, loaded.warnings)
-    endpoint = Client().batch_endpoints.create_or_update(loaded.entity, wait=not options.no_wait)
+    endpoints = connect(options).batch_endpoints
+    endpoint = endpoints.create_or_update(loaded.entity, wait=not options.no_wait)
     return endpoint.to_dict()
 
 
 def _update_endpoint(options: argparse.Namespace) -> Any:
-    from inferay.client import Client
     from inferay.engine.resources import BatchEndpoint, load
 
-    client = Client()
+    client = connect(options)
     base, flags = None, {"name": options.name}
     if options.file is None:
         if options.name is None:
@@ -114,38 +114,29 @@ def _update_endpoint(options: argparse.Namespace) -> Any:
 
 
 def _show_endpoint(options: argparse.Namespace) -> Any:
-    from inferay.client import Client
-
-    return Client().batch_endpoints.get(options.name).to_dict()
+    return connect(options).batch_endpoints.get(options.name).to_dict()
 
 
 def _list_endpoints(options: argparse.Namespace) -> Any:
-    from inferay.client import Client
-
-    return [endpoint.to_dict() for endpoint in Client().batch_endpoints.list()]
+    return [endpoint.to_dict() for endpoint in connect(options).batch_endpoints.list()]
 
 
 def _delete_endpoint(options: argparse.Namespace) -> None:
-    from inferay.client import Client
-
-    client = Client()
+    client = connect(options)
     client.batch_endpoints.get(options.name)
     confirm(options, f"batch endpoint '{options.name}' and its deployments")
     client.batch_endpoints.delete(options.name, wait=not options.no_wait)
 
 
 def _list_endpoint_jobs(options: argparse.Namespace) -> Any:
-    from inferay.client import Client
-
-    return [job.to_dict() for job in Client().batch_endpoints.list_jobs(options.name)]
+    return [job.to_dict() for job in connect(options).batch_endpoints.list_jobs(options.name)]
 
 
 def _invoke(options: argparse.Namespace) -> Any:
     from inferay.cli.output import show
-    from inferay.client import Client
     from inferay.client.overrides import job_settings
 
-    job = Client().batch_endpoints.invoke(
+    job = connect(options).batch_endpoints.invoke(
         options.name, input=options.input, input_type=options.input_type,
         output_path=options.output_path, deployment_name=options.deployment_name,
         job_name=options.job_name, mini_batch_size=options.mini_batch_size,
@@ -171,11 +162,10 @@ def _create_deployment(options: argparse.Namespace) -> Any:
 
 
 def _update_deployment(options: argparse.Namespace) -> Any:
-    from inferay.client import Client
     from inferay.engine.resources import BatchDeployment, load
 
     base = None
-    client = Client()
+    client = connect(options)
     if options.file is None:
         if options.name is None or options.endpoint_name is None:
             raise InvalidInput(
@@ -194,9 +184,7 @@ def _update_deployment(options: argparse.Namespace) -> Any:
 
 
 def _put_deployment(options: argparse.Namespace, entity: Any, *, set_default: bool) -> Any:
-    from inferay.client import Client
-
-    deployment = Client().batch_deployments.create_or_update(
+    deployment = connect(options).batch_deployments.create_or_update(
         entity, set_default=set_default, wait=not options.no_wait
     )
     warn(options, deployment.warnings)
@@ -204,22 +192,16 @@ def _put_deployment(options: argparse.Namespace, entity: Any, *, set_default: bo
 
 
 def _show_deployment(options: argparse.Namespace) -> Any:
-    from inferay.client import Client
-
-    return Client().batch_deployments.get(options.name, options.endpoint_name).to_dict()
+    return connect(options).batch_deployments.get(options.name, options.endpoint_name).to_dict()
 
 
 def _list_deployments(options: argparse.Namespace) -> Any:
-    from inferay.client import Client
-
-    found = Client().batch_deployments.list(options.endpoint_name)
+    found = connect(options).batch_deployments.list(options.endpoint_name)
     return [deployment.to_dict() for deployment in found]
 
 
 def _delete_deployment(options: argparse.Namespace) -> None:
-    from inferay.client import Client
-
-    client = Client()
+    client = connect(options)
     client.batch_deployments.get(options.name, options.endpoint_name)
     confirm(options, f"deployment '{options.name}' of '{options.endpoint_name}'")
     client.batch_deployments.delete(
@@ -228,7 +210,5 @@ def _delete_deployment(options: argparse.Namespace) -> None:
 
 
 def _list_deployment_jobs(options: argparse.Namespace) -> Any:
-    from inferay.client import Client
-
-    found = Client().batch_deployments.list_jobs(options.name, options.endpoint_name)
+    found = connect(options).batch_deployments.list_jobs(options.name, options.endpoint_name)
     return [job.to_dict() for job in found]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from inferay.cli.connection import connect
 from inferay.cli.parser import Groups
 from inferay.errors import JobError
 
@@ -31,15 +32,11 @@ def add(groups: Groups) -> None:
 
 
 def _show(options: argparse.Namespace) -> Any:
-    from inferay.client import Client
-
-    return Client().jobs.get(options.name).to_dict()
+    return connect(options).jobs.get(options.name).to_dict()
 
 
 def _stream(options: argparse.Namespace) -> None:
-    from inferay.client import Client
-
-    job = Client().jobs.get(options.name)
+    job = connect(options).jobs.get(options.name)
     try:
         job.stream()
     except JobError as error:
@@ -48,21 +45,15 @@ def _stream(options: argparse.Namespace) -> None:
 
 
 def _cancel(options: argparse.Namespace) -> Any:
-    from inferay.client import Client
-
-    return Client().jobs.cancel(options.name).to_dict()
+    return connect(options).jobs.cancel(options.name).to_dict()
 
 
 def _resume(options: argparse.Namespace) -> Any:
-    from inferay.client import Client
-
-    return Client().jobs.get(options.name).resume().to_dict()
+    return connect(options).jobs.get(options.name).resume().to_dict()
 
 
 def _download(options: argparse.Namespace) -> Any:
-    from inferay.client import Client
-
-    files = Client().jobs.download(
+    files = connect(options).jobs.download(
         options.name, download_path=options.download_path, output_name=options.output_name,
         all=options.all,
     )
@@ -70,7 +61,5 @@ def _download(options: argparse.Namespace) -> Any:
 
 
 def _list(options: argparse.Namespace) -> Any:
-    from inferay.client import Client
-
     most = 1000 if options.all_results else options.max_results
-    return [job.to_dict() for job in Client().jobs.list(max_results=most)]
+    return [job.to_dict() for job in connect(options).jobs.list(max_results=most)]

@@ -6,6 +6,7 @@ import os
 import sys
 
 import inferay
+from inferay.cli.connection import disconnect
 from inferay.cli.parser import Groups, Parser
 from inferay.errors import EXIT_INTERRUPTED, InferayError, JobError, exit_code
 
@@ -17,6 +18,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run a command; print its result; return the exit code."""
+    options = None
     try:
         options = build().parse_strict(arguments)
         from inferay.cli.output import show
@@ -32,6 +34,8 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:   # the reader, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    finally:
+        disconnect(options)
     return 0
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from inferay.cli.connection import connect
 from inferay.cli.parser import Groups, add_yes, confirm
 from inferay.config import Workspace
 from inferay.errors import NotFound, Unavailable
@@ -59,15 +60,11 @@ def _status(options: argparse.Namespace) -> Any:
     workspace = Workspace.from_environment()
     state = launcher.look(workspace)
     if options.output != "json" or options.query:
-        from inferay.client import Client
-
-        return Client().http.get("/v1/status")
+        return connect(options).http.get("/v1/status")
     _tell(workspace, state)
     if state.control is None:
         raise Unavailable("the control plane does not run; start it with `inferay up`")
-    from inferay.client import Client
-
-    found = Client().http.get("/v1/status")
+    found = connect(options).http.get("/v1/status")
     counts, ray = found["counts"], found["ray"]
     print(f"{counts['endpoints']} endpoints, {counts['deployments']} deployments, "
           f"{counts['liveJobs']} live jobs; Ray is {ray['state']}")
@@ -96,9 +93,7 @@ def _logs(options: argparse.Namespace) -> None:
             raise NotFound(f"there is no log {path}; run `inferay up` first")
         _print_last(path, options.lines)
         return
-    from inferay.client import Client
-
-    job = Client().jobs.get(options.name)
+    job = connect(options).jobs.get(options.name)
     for name, size in job.logs().items():
         print(f"==> {name} <==")
         text = job.log(name, max(0, size - 65536)).decode(errors="replace")
@@ -131,24 +126,18 @@ def _ray_env(options: argparse.Namespace) -> None:
 
 
 def _create_token(options: argparse.Namespace) -> Any:
-    from inferay.client import Client
-
-    return Client().http.post("/v1/tokens", {
+    return connect(options).http.post("/v1/tokens", {
         "name": options.name, "role": options.role, "endpoint": options.endpoint_name,
         "days": options.days,
     })
 
 
 def _list_tokens(options: argparse.Namespace) -> Any:
-    from inferay.client import Client
-
-    return Client().http.get("/v1/tokens")["value"]
+    return connect(options).http.get("/v1/tokens")["value"]
 
 
 def _delete_token(options: argparse.Namespace) -> None:
     from urllib.parse import quote
 
-    from inferay.client import Client
-
     confirm(options, f"token '{options.name}'")
-    Client().http.delete(f"/v1/tokens/{quote(options.name, safe='')}")
+    connect(options).http.delete(f"/v1/tokens/{quote(options.name, safe='')}")

@@ -11,9 +11,14 @@ from typing import Any
 import psutil
 import pytest
 
-from inferay.engine.batch.driver import Driver, Result
-from inferay.engine.batch.pool import LocalPool
+from inferay.engine.batch.driver import Driver, PoolFactory, Result
+from inferay.engine.batch.hand import Hand
+from inferay.engine.batch.messages import Lease, ReceiptArrived, WorkerReady
+from inferay.engine.batch.pool import Events, LocalPool, SettingsOf
+from inferay.engine.batch.scorer import Scorer
 from inferay.engine.batch.spec import JobSettings, JobSpec, WorkerSpec
+from inferay.engine.batch.staging import Staging
+from inferay.engine.batch.store import LocalStore
 
 #: A script that gives a row per file: its name and its content.
 ECHO = """
@@ -66,7 +71,9 @@ def write_input(tmp_path: Path) -> Callable[..., Path]:
         folder = tmp_path / "input"
         folder.mkdir(exist_ok=True)
         for number in range(count):
-            (folder / f"{number:04d}.txt").write_text(str(number))
+            path = folder / f"{number:04d}.txt"
+            if not path.exists():   # a file's time stamp is part of the manifest
+                path.write_text(str(number))
         return folder
 
     return write
@@ -96,14 +103,61 @@ def make_spec(
 
 @pytest.fixture
 def run_job() -> Callable[..., Result]:
-    """Run a job in processes of this machine."""
+    """Run a job, in processes of this machine unless a pool is given."""
 
     def run(
-        spec: JobSpec, *, epoch: int | None = None, is_stopped: Callable[[], bool] = lambda: False
+        spec: JobSpec, pool: PoolFactory = LocalPool, *, epoch: int | None = None,
+        is_stopped: Callable[[], bool] = lambda: False,
     ) -> Result:
-        return Driver(spec, LocalPool, epoch, is_stopped).run()
+        return Driver(spec, pool, epoch, is_stopped).run()
 
     return run
+
+
+class InlinePool:
+    """A pool that scores in the driver's own thread: no processes, so a job takes milliseconds."""
+
+    def __init__(
+        self, settings_of: SettingsOf, events: Events,
+        run: Callable[[list[str], Path], Any],
+    ) -> None:
+        self._settings_of, self._events, self._run = settings_of, events, run
+        self._scorers: dict[int, Scorer] = {}
+        self._hand = Hand(Path(tempfile.mkdtemp(prefix="hand-")) / "hand", create=True)
+
+    def start(self, slot: int) -> None:
+        settings = self._settings_of(slot, 0)
+        store, name = LocalStore(Path(settings.store)), settings.segment.removeprefix("segments/")
+        staging = Staging(store.path(f"staging/{name}"), store, f"files/{name}")
+
+        def run(paths: list[str]) -> Any:
+            return self._run(paths, staging.folder)
+
+        self._scorers[slot] = Scorer(settings, run, staging, self._hand)
+        self._events.put(WorkerReady(slot))
+
+    def lease(self, slot: int, lease: Lease) -> None:
+        self._events.put(ReceiptArrived(slot, self._scorers[slot].score(lease)))
+
+    def kill(self, slot: int) -> None:
+        raise NotImplementedError
+
+    def waiting_for(self) -> str | None:
+        return None
+
+    def close(self) -> None:
+        while self._scorers:
+            self._scorers.popitem()[1].close()
+
+
+@pytest.fixture
+def inline() -> Callable[..., PoolFactory]:
+    """Return a maker of pools that call `run(paths, output folder)` in the driver's thread."""
+
+    def make(run: Callable[[list[str], Path], Any]) -> PoolFactory:
+        return lambda settings_of, events: InlinePool(settings_of, events, run)
+
+    return make
 
 
 @pytest.fixture

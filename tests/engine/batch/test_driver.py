@@ -1,0 +1,888 @@
+"""Whole jobs: with real worker processes, or scored in the driver's thread where that is enough."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inferay.engine.batch.driver import CANCEL, Driver, Interrupted, PoolFactory, Result
+from inferay.engine.batch.journal import SupersededError, claim, epochs, valid_records
+from inferay.engine.batch.spec import JobSpec
+from inferay.engine.batch.store import LocalLog, LocalStore
+from inferay.errors import Conflict, JobError
+
+MakeSpec = Callable[..., JobSpec]
+RunJob = Callable[..., Result]
+Inline = Callable[..., PoolFactory]
+Tree = Callable[[str | Path], dict[str, str]]
+
+
+def echo(paths: list[str], _: Path) -> list[str]:
+    return [f"{os.path.basename(path)}={Path(path).read_text()}" for path in paths]
+
+
+def out(spec: JobSpec, name: str = "predictions.csv") -> bytes:
+    return (Path(spec.output) / name).read_bytes()
+
+
+def listing(spec: JobSpec) -> list[str]:
+    return sorted(os.listdir(spec.output)) if os.path.isdir(spec.output) else []
+
+
+def success(spec: JobSpec) -> dict[str, Any]:
+    """Return what _SUCCESS.json says, without what may differ between runs."""
+    found: dict[str, Any] = json.loads(out(spec, "_SUCCESS.json"))
+    assert found.pop("run")["job"] == spec.name
+    return found
+
+
+def errors(spec: JobSpec) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out(spec, "errors.jsonl").splitlines()]
+
+
+def lines_of(count: int) -> list[str]:
+    return [f"{number:04d}.txt={number}" for number in range(count)]
+
+
+# -- the same bytes
+
+
+def test_the_output_is_the_same_for_any_mini_batch_size_and_number_of_workers(
+    make_spec: MakeSpec, run_job: RunJob
+) -> None:
+    outputs = set()
+    for size in (1, 4, 100):
+        for workers in (1, 3):
+            spec = make_spec(
+                files=37, name=f"j{size}-{workers}", mini_batch_size=size, workers=workers
+            )
+            result = run_job(spec)
+            assert (result.status, result.counts.items_ok) == ("Completed", 37)
+            outputs.add(out(spec))
+            assert listing(spec) == ["_SUCCESS.json", "predictions.csv"]
+    assert [data.decode().splitlines() for data in outputs] == [lines_of(37)]
+
+
+def test_success_says_what_was_written(make_spec: MakeSpec, run_job: RunJob, inline: Inline,
+                                       tree_of: Tree) -> None:
+    spec = replace(make_spec(files=7), hashes={"model": "m"})
+    result = run_job(spec, inline(echo))
+    said = json.loads(out(spec, "_SUCCESS.json"))
+    assert said["counts"] == {
+        "items": 7, "items_ok": 7, "items_failed": 0, "mini_batches": 3, "rows": 7,
+    }
+    (file,) = said["files"]
+    assert file["sha256"] == tree_of(spec.output)["predictions.csv"]
+    assert file["size_bytes"] == len(out(spec))
+    assert said["errors"] is None
+    assert said["hashes"]["model"] == "m"
+    assert (said["run"]["job"], said["run"]["epoch"]) == ("job", 1)
+    stored = json.loads(LocalStore(Path(spec.work)).read("result/1.json"))
+    assert (stored["status"], stored["version"]) == ("Completed", 1) == (result.status, 1)
+    progress = json.loads(LocalStore(Path(spec.work)).read("progress.json"))
+    assert (progress["state"], progress["counts"]["items_ok"]) == ("Completed", 7)
+
+
+def test_names_of_any_bytes_are_processed_and_come_out_exactly(
+    make_spec: MakeSpec, run_job: RunJob, tmp_path: Path
+) -> None:
+    folder = os.fsencode(tmp_path / "odd")
+    names = [
+        b"new\nline", b'quo"te', b"com,ma", b"sp ace", b"\xff\xfe.bin", b"x" * 255, b"-rf", b"=cmd",
+        b"sub/new\nline", b"sub.txt", b"\xc3\xa9" * 100,
+    ]
+    for name in names:
+        os.makedirs(os.path.dirname(folder + b"/" + name), exist_ok=True)
+        with open(folder + b"/" + name, "wb") as file:
+            file.write(name)
+    spec = make_spec("""
+        import os
+
+        def init():
+            global OUT
+            OUT = os.environ["AZUREML_BI_OUTPUT_PATH"]
+
+        def run(mini_batch):
+            for path in mini_batch:
+                if "sub/" not in path:
+                    open(os.path.join(OUT, os.path.basename(path)), "w").close()
+                assert os.fsencode(path).endswith(open(path, "rb").read())
+                if path.endswith(".bin"):
+                    raise ValueError(path)
+            return [os.fsencode(path).hex() for path in mini_batch]
+    """, input=Path(os.fsdecode(folder)), mini_batch_size=2)
+    assert run_job(spec).status == "Completed"
+    scored = [bytes.fromhex(line)[len(folder) + 1:] for line in out(spec).decode().split()]
+    assert scored == sorted(name for name in names if not name.endswith(b".bin"))
+    (error,) = errors(spec)
+    assert os.fsencode(error["item"]) == b"\xff\xfe.bin"
+    published = [os.fsencode(name) for name in listing(spec)]
+    assert set(published) == {
+        name for name in names if b"/" not in name and not name.endswith(b".bin")
+    } | {b"_SUCCESS.json", b"predictions.csv", b"errors.jsonl"}
+
+
+def test_a_single_file_is_an_input_too(
+    make_spec: MakeSpec, run_job: RunJob, inline: Inline, write_input: Callable[[int], Path]
+) -> None:
+    path = write_input(3) / "0001.txt"
+    spec = make_spec(input=path, input_type="uri_file")
+    run_job(spec, inline(echo))
+    assert out(spec) == b"0001.txt=1\n"
+
+
+# -- failures
+
+
+def failing(*numbers: int) -> Callable[[list[str], Path], list[str]]:
+    def run(paths: list[str], folder: Path) -> list[str]:
+        for path in paths:
+            if int(Path(path).stem) in numbers:
+                raise ValueError(f"bad {Path(path).name}")
+        return echo(paths, folder)
+
+    return run
+
+
+FAILING = """
+    import os
+
+    def init():
+        pass
+
+    def run(mini_batch):
+        rows = []
+        for path in mini_batch:
+            if open(path).read() in ("5", "50", "99"):
+                raise ValueError("bad " + os.path.basename(path))
+            rows.append(os.path.basename(path) + "=" + open(path).read())
+        return rows
+"""
+
+
+def test_items_up_to_the_threshold_fail_by_name_and_the_job_completes(
+    make_spec: MakeSpec, run_job: RunJob
+) -> None:
+    spec = make_spec(FAILING, files=100, mini_batch_size=10, error_threshold=3, max_retries=1)
+    result = run_job(spec)
+    assert result.status == "Completed"
+    assert (result.counts.items_ok, result.counts.items_failed) == (97, 3)
+    good = [line for number, line in enumerate(lines_of(100)) if number not in (5, 50, 99)]
+    assert out(spec).decode().splitlines() == good
+    found = errors(spec)
+    assert [error["item"] for error in found] == ["0005.txt", "0050.txt", "0099.txt"]
+    assert [error["mini_batch"] for error in found] == [0, 5, 9]
+    assert found[0]["exception"] == "ValueError: bad 0005.txt"
+    assert 'File "score.py", line 11, in run' in found[0]["traceback"]
+    assert {error["kind"] for error in found} == {"Exception"}
+    assert success(spec)["errors"]["name"] == "errors.jsonl"
+
+
+def test_one_item_above_the_threshold_fails_the_job(
+    make_spec: MakeSpec, run_job: RunJob
+) -> None:
+    spec = make_spec(FAILING, files=100, mini_batch_size=10, error_threshold=2)
+    result = run_job(spec)
+    assert result.status == "Failed"
+    assert result.error is not None
+    assert result.error["code"] == "ErrorThresholdExceeded"
+    assert "ValueError: bad 00" in result.error["message"]
+    assert 'File "score.py"' in result.error["details"][0]["message"]
+    assert listing(spec) == ["predictions.csv.partial"]
+    rows = out(spec, "predictions.csv.partial").decode().splitlines()
+    assert rows == [line for line in lines_of(100) if line in set(rows)]
+    assert len(rows) == result.counts.rows
+
+
+def test_a_job_in_which_nothing_succeeded_fails_whatever_its_threshold(
+    make_spec: MakeSpec, run_job: RunJob, inline: Inline
+) -> None:
+    spec = make_spec(files=4, error_threshold=-1)
+    result = run_job(spec, inline(failing(0, 1, 2, 3)))
+    assert result.status == "Failed"
+    assert result.error is not None
+    assert result.error["code"] == "NoItemSucceeded"
+    assert result.error["message"].endswith("ValueError: bad 0000.txt")
+    assert listing(spec) == []
+
+
+def test_an_empty_input_fails_at_once_and_again_when_resumed(
+    make_spec: MakeSpec, run_job: RunJob, inline: Inline, tmp_path: Path
+) -> None:
+    spec = make_spec(files=0)
+    (tmp_path / "input" / "link").symlink_to("/etc")
+    for epoch in (1, 2):
+        result = run_job(spec, inline(echo))
+        assert (result.status, result.epoch) == ("Failed", epoch)
+        assert result.error is not None
+        assert result.error["code"] == "NoInput"
+        assert spec.input in result.error["message"]
+    assert listing(spec) == []
+
+
+def test_an_input_that_is_not_there_is_named(
+    make_spec: MakeSpec, run_job: RunJob, inline: Inline, tmp_path: Path
+) -> None:
+    spec = make_spec(input=tmp_path / "nothing")
+    result = run_job(spec, inline(echo))
+    assert result.status == "Failed"
+    assert result.error is not None
+    assert result.error["code"] == "InputUnreadable"
+    assert "nothing" in result.error["message"]
+
+
+@pytest.mark.parametrize("name", [
+    "predictions.csv", "_SUCCESS.json", "errors.jsonl", "predictions.csv.partial",
+])
+def test_an_existing_output_is_refused_before_any_work(
+    make_spec: MakeSpec, run_job: RunJob, inline: Inline, name: str
+) -> None:
+    spec = make_spec()
+    Path(spec.output).mkdir(parents=True)
+    (Path(spec.output) / name).write_text("mine")
+    with pytest.raises(Conflict, match=f"already has a {name}") as caught:
+        run_job(spec, inline(echo))
+    assert caught.value.code == "OutputExists"
+    assert listing(spec) == [name]
+    assert out(spec, name) == b"mine"
+    assert not Path(spec.work).exists()
+
+
+def test_too_few_rows_count_as_failed_and_more_are_fine(
+    make_spec: MakeSpec, run_job: RunJob, inline: Inline
+) -> None:
+    def run(paths: list[str], folder: Path) -> list[str]:
+        rows = echo(paths, folder)
+        return rows[:1] if "0003.txt" in paths[0] else [*rows, "one more"]
+
+    spec = make_spec(files=9)
+    result = run_job(spec, inline(run))
+    assert (result.counts.items_ok, result.counts.items_failed, result.counts.rows) == (7, 2, 9)
+    (error,) = errors(spec)
+    assert (error["kind"], error["rows_missing"], error["mini_batch"]) == ("RowsMissing", 2, 1)
+    assert [item["item"] for item in error["items"]] == ["0003.txt", "0004.txt", "0005.txt"]
+    assert out(spec).decode().splitlines()[4] == "0003.txt=3"
+
+
+def test_init_that_fails_fails_the_job_with_the_users_traceback(
+    make_spec: MakeSpec, run_job: RunJob
+) -> None:
+    spec = make_spec("def init():\n    raise KeyError('weights')\n\ndef run(x):\n    return x\n",
+                     workers=4, files=20)
+    result = run_job(spec)
+    assert result.status == "Failed"
+    assert result.error is not None
+    assert result.error["code"] == "InitFailed"
+    assert "KeyError: 'weights'" in result.error["message"]
+    assert 'File "score.py", line 2, in init' in result.error["details"][0]["message"]
+    assert listing(spec) == []
+
+
+def test_crashes_and_hangs_cost_only_their_items(make_spec: MakeSpec, run_job: RunJob) -> None:
+    spec = make_spec("""
+        import ctypes, os, time
+
+        def init():
+            pass
+
+        def run(mini_batch):
+            for path in mini_batch:
+                number = int(open(path).read())
+                if number == 4:
+                    ctypes.string_at(0)
+                if number == 9:
+                    time.sleep(1000)
+                if number == 13:
+                    os._exit(5)
+            return [os.path.basename(path) + "=" + open(path).read() for path in mini_batch]
+    """, files=16, mini_batch_size=2, timeout_s=0.4)
+    result = run_job(spec)
+    assert result.status == "Completed"
+    assert [(e["item"], e["kind"]) for e in errors(spec)] == [
+        ("0004.txt", "Crashed"), ("0009.txt", "Timeout"), ("0013.txt", "Exited"),
+    ]
+    assert all('File "score.py"' in e["traceback"] for e in errors(spec)[:2])
+    good = [line for number, line in enumerate(lines_of(16)) if number not in (4, 9, 13)]
+    assert out(spec).decode().splitlines() == good
+
+
+# -- files of the script
+
+
+def with_files(paths: list[str], folder: Path) -> list[str]:
+    for path in paths:
+        (folder / "sub").mkdir(exist_ok=True)
+        (folder / "sub" / f"{Path(path).stem}.out").write_text(f"of {Path(path).name}")
+    return echo(paths, folder)
+
+
+def test_files_of_the_script_are_published_under_their_names(
+    make_spec: MakeSpec, run_job: RunJob, inline: Inline
+) -> None:
+    spec = make_spec(files=5)
+    run_job(spec, inline(with_files))
+    assert listing(spec) == ["_SUCCESS.json", "predictions.csv", "sub"]
+    for number in range(5):
+        assert out(spec, f"sub/{number:04d}.out") == f"of {number:04d}.txt".encode()
+    names = [file["name"] for file in success(spec)["files"]]
+    assert names == [f"sub/{number:04d}.out" for number in range(5)] + ["predictions.csv"]
+    for folder in ("segments", "files", "staging"):
+        assert not (Path(spec.work) / folder).exists()
+
+
+def test_files_of_failed_attempts_are_not_published(
+    make_spec: MakeSpec, run_job: RunJob, inline: Inline
+) -> None:
+    attempts: Counter[str] = Counter()
+
+    def run(paths: list[str], folder: Path) -> list[str]:
+        rows = with_files(paths, folder)
+        attempts[paths[0]] += 1
+        (folder / f"{Path(paths[0]).stem}-{attempts[paths[0]]}").write_text("x")
+        if attempts[paths[0]] == 1:
+            raise ValueError("once")
+        return rows
+
+    spec = make_spec(files=6, max_retries=1)
+    assert run_job(spec, inline(run)).status == "Completed"
+    assert listing(spec) == ["0000-2", "0003-2", "_SUCCESS.json", "predictions.csv", "sub"]
+
+
+def test_the_same_file_from_two_mini_batches_is_published_once(
+    make_spec: MakeSpec, run_job: RunJob, inline: Inline
+) -> None:
+    def run(paths: list[str], folder: Path) -> list[str]:
+        (folder / "labels.txt").write_text("the same")
+        return echo(paths, folder)
+
+    spec = make_spec(files=9)
+    assert run_job(spec, inline(run)).status == "Completed"
+    assert out(spec, "labels.txt") == b"the same"
+
+
+def test_one_name_with_different_content_fails_the_job_and_names_both(
+    make_spec: MakeSpec, run_job: RunJob, inline: Inline
+) -> None:
+    def run(paths: list[str], folder: Path) -> list[str]:
+        (folder / "result.txt").write_text("same" if "0006" not in paths[0] else "other")
+        return echo(paths, folder)
+
+    spec = make_spec(files=9)
+    result = run_job(spec, inline(run))
+    assert result.status == "Failed"
+    assert result.error is not None
+    assert result.error["code"] == "OutputNameClash"
+    assert result.error["target"] == "result.txt"
+    assert "mini-batches 0 and 2 both wrote 'result.txt'" in result.error["message"]
+    assert listing(spec) == ["predictions.csv.partial"]
+
+
+@pytest.mark.parametrize("name", ["predictions.csv", "_SUCCESS.json", "errors.jsonl"])
+def test_a_name_that_the_job_writes_itself_is_refused(
+    make_spec: MakeSpec, run_job: RunJob, inline: Inline, name: str
+) -> None:
+    def run(paths: list[str], folder: Path) -> list[str]:
+        (folder / name).write_text("mine")
+        return echo(paths, folder)
+
+    spec = make_spec(files=2)
+    result = run_job(spec, inline(run))
+    assert result.error is not None
+    assert (result.status, result.error["code"]) == ("Failed", "OutputNameClash")
+    assert name in result.error["message"]
+
+
+def test_a_file_where_another_mini_batch_wants_a_folder_fails_the_job_by_name(
+    make_spec: MakeSpec, run_job: RunJob, inline: Inline
+) -> None:
+    def run(paths: list[str], folder: Path) -> list[str]:
+        if "0000" in paths[0]:
+            (folder / "a").write_text("file")
+        else:
+            (folder / "a").mkdir()
+            (folder / "a" / "b").write_text("in a folder")
+        return echo(paths, folder)
+
+    spec = make_spec(files=2, mini_batch_size=1, workers=1)
+    result = run_job(spec, inline(run))
+    assert result.error is not None
+    assert (result.status, result.error["code"]) == ("Failed", "OutputNameClash")
+    assert "a/b" in result.error["message"]
+
+
+@pytest.mark.parametrize("where", ["init", "run"])
+def test_one_file_that_is_written_over_several_mini_batches_is_refused(
+    make_spec: MakeSpec, run_job: RunJob, where: str
+) -> None:
+    """Whether it is opened by init() or by the first run(): nothing of it may be lost silently."""
+    spec = make_spec(f"""
+        import os
+        FILE = None
+
+        def open_it():
+            global FILE
+            FILE = open(os.path.join(os.environ["AZUREML_BI_OUTPUT_PATH"], "all.txt"), "a")
+
+        def init():
+            {"open_it()" if where == "init" else "pass"}
+
+        def run(mini_batch):
+            if FILE is None:
+                open_it()
+            FILE.write(mini_batch[0])
+            FILE.flush()
+            return mini_batch
+    """, files=4, mini_batch_size=2, workers=1)
+    result = run_job(spec)
+    assert result.status == "Failed"
+    assert result.error is not None
+    assert "all.txt" in result.error["message"]
+    assert "one file per mini-batch" in result.error["message"]
+    assert "_SUCCESS.json" not in listing(spec)
+
+
+def test_summary_only_counts_and_writes_no_predictions(
+    make_spec: MakeSpec, run_job: RunJob, inline: Inline
+) -> None:
+    spec = make_spec(files=8, output_action="summary_only")
+    result = run_job(spec, inline(with_files))
+    assert (result.status, result.counts.rows) == ("Completed", 8)
+    assert listing(spec) == ["_SUCCESS.json", "sub"]
+    assert success(spec)["counts"]["rows"] == 8
+
+
+# -- cancel, stop, resume
+
+
+def test_a_job_that_is_canceled_keeps_what_was_done_as_partial(
+    make_spec: MakeSpec, run_job: RunJob, inline: Inline
+) -> None:
+    spec = make_spec(files=40, mini_batch_size=1, workers=4)
+
+    def run(paths: list[str], folder: Path) -> list[str]:
+        if "0030" in paths[0]:
+            LocalStore(Path(spec.work)).create(CANCEL, b"")
+        return echo(paths, folder)
+
+    result = run_job(spec, inline(run))
+    assert result.status == "Canceled"
+    assert result.error is not None
+    assert result.error["code"] == "Canceled"
+    assert listing(spec) == ["predictions.csv.partial"]
+    rows = out(spec, "predictions.csv.partial").decode().splitlines()
+    assert len(rows) == result.counts.rows < 40
+    assert set(rows) < set(lines_of(40))
+    LocalStore(Path(spec.work)).remove(CANCEL)
+    assert run_job(spec, inline(echo)).status == "Completed"
+    assert out(spec).decode().splitlines() == lines_of(40)
+    assert listing(spec) == ["_SUCCESS.json", "predictions.csv"]
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_stopped_job_is_resumed_without_doing_anything_twice(
+    make_spec: MakeSpec, run_job: RunJob, inline: Inline, size: int
+) -> None:
+    whole = make_spec(files=60, name="whole", mini_batch_size=size)
+    run_job(whole, inline(failing(7, 21)))
+    calls: Counter[str] = Counter()
+
+    def run(paths: list[str], folder: Path) -> list[str]:
+        calls.update(paths)
+        return failing(7, 21)(paths, folder)
+
+    spec = make_spec(files=60, name="stopped", mini_batch_size=size, workers=4)
+    for turns in (2, 1):   # of the driver's loop
+        turn = itertools.count()
+        with pytest.raises(Interrupted, match="can be resumed"):
+            run_job(spec, inline(run), is_stopped=lambda turn=turn, n=turns: next(turn) > n)
+        assert listing(spec) == []
+    done = {
+        path for record in valid_records(LocalStore(Path(spec.work)))
+        if record["k"] == "commit" and len(record["r"]) == 2
+        for number in range(record["r"][0] * size, record["r"][1] * size)
+        for path in [f"{spec.input}/{number:04d}.txt"]
+    }
+    before = Counter(calls)
+    result = run_job(spec, inline(run))
+    assert (result.status, result.epoch) == ("Completed", 3)
+    assert done
+    assert all(calls[path] == before[path] for path in done)
+    assert out(spec) == out(whole)
+    assert success(spec) == success(whole) | {"errors": success(spec)["errors"]}
+    assert [e["item"] for e in errors(spec)] == [e["item"] for e in errors(whole)]
+
+
+DRIVER = """
+import json, sys
+from pathlib import Path
+from inferay.engine.batch.driver import Driver
+from inferay.engine.batch.pool import LocalPool
+from inferay.engine.batch.spec import JobSpec
+Driver(JobSpec.from_dict(json.loads(Path(sys.argv[1]).read_bytes())), LocalPool).run()
+"""
+
+SLOW = """
+    import os, time
+
+    def init():
+        pass
+
+    def run(mini_batch):
+        time.sleep(float(os.environ["NAP"]))
+        with open(os.environ["CALLS"], "a") as file:
+            file.write("".join(path + "\\n" for path in mini_batch))
+        return [f"{os.path.basename(path)}={open(path).read()}" for path in mini_batch]
+"""
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_driver_that_is_killed_at_any_moment_is_resumed_exactly(
+    make_spec: MakeSpec, run_job: RunJob, tmp_path: Path, wait_for: Callable[..., None], seed: int
+) -> None:
+    chance = random.Random(seed)
+    calls = tmp_path / "calls"
+    calls.touch()
+    spec = make_spec(SLOW, files=40, mini_batch_size=1, environment_variables={
+        "CALLS": str(calls), "NAP": "0.01",
+    })
+    (tmp_path / "spec.json").write_bytes(spec.to_bytes())
+    store = LocalStore(Path(spec.work))
+    begun = 0
+    for _ in range(2):
+        begun += chance.randint(0, 18)
+        driver = subprocess.Popen(
+            [sys.executable, "-c", DRIVER, str(tmp_path / "spec.json")],
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+        )
+        wait_for(lambda n=begun: len(calls.read_text().splitlines()) >= n and epochs(store))
+        driver.kill()
+        driver.wait()
+    done = [
+        f"{spec.input}/{number:04d}.txt"
+        for record in _committed(store) for number in range(*record["r"])
+    ]
+    before = Counter(calls.read_text().splitlines())
+    result = run_job(spec)
+    assert result.status == "Completed"
+    after = Counter(calls.read_text().splitlines())
+    assert out(spec).decode().splitlines() == lines_of(40)
+    assert all(after[path] == before[path] for path in done)
+    assert len(done) == len(set(done))
+    assert max(after.values()) <= 3
+
+
+def _committed(store: LocalStore) -> list[dict[str, Any]]:
+    """Return what the next driver will find done: claim an epoch as it would."""
+    claim(store, {})[1].close()
+    return [record for record in valid_records(store) if record["k"] == "commit"]
+
+
+def test_killed_workers_lose_no_row_and_double_none(
+    make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    """Workers are killed from outside, over and over, while the job runs."""
+    from inferay.engine.batch.pool import LocalPool
+
+    calls = tmp_path / "calls"
+    calls.touch()
+    spec = make_spec(SLOW, files=60, mini_batch_size=1, workers=3, environment_variables={
+        "CALLS": str(calls), "NAP": "0.03",
+    })
+    chance = random.Random(5)
+    pools: list[LocalPool] = []
+    kills = 0
+    next_kill = 5
+
+    def make_pool(*args: Any) -> LocalPool:
+        pools.append(LocalPool(*args))
+        return pools[0]
+
+    def kill_sometimes() -> bool:
+        nonlocal kills, next_kill
+        if pools and kills < 6 and len(calls.read_text().splitlines()) >= next_kill:
+            os.kill(chance.choice(pools[0].pids()), 9)
+            kills += 1
+            next_kill += chance.randint(1, 6)
+        return False
+
+    def careful() -> bool:
+        try:
+            return kill_sometimes()
+        except ProcessLookupError:   # that one was dead already
+            return False
+
+    result = Driver(spec, make_pool, is_stopped=careful).run()
+    assert result.status == "Completed"
+    assert (result.counts.items_ok, result.counts.items_failed) == (60, 0)
+    assert result.counts.deaths >= 3
+    assert out(spec).decode().splitlines() == lines_of(60)
+
+
+# -- a crash, or a newer driver, at every step
+
+
+class Crash(BaseException):
+    """The end of the driver's process, as far as one process can play it."""
+
+
+class Steps:
+    """Counts what is written to disk, and does something at one of these steps."""
+
+    def __init__(self, at: int, when: str, what: Callable[[], None]) -> None:
+        self.at, self.when, self.what = at, when, what
+        self.count = 0
+        self.names: list[str] = []
+        self.is_dead = False
+        self.is_busy = False
+
+    def step(self, name: str, call: Callable[[], Any]) -> Any:
+        if self.is_busy:
+            return call()
+        if self.is_dead:
+            raise OSError("the process is dead") if name == "append" else Crash
+        if "progress.json" in name:
+            return call()
+        self.names.append(name)
+        self.count += 1
+        if self.count - 1 != self.at:
+            return call()
+        if self.when == "after":
+            call()
+        self.is_busy = True
+        try:
+            self.what()
+        except Crash:
+            self.is_dead = True
+            if name == "append":   # in the journal's thread
+                raise OSError("the process is dead") from None
+            raise
+        finally:
+            self.is_busy = False
+        return None if self.when == "after" else call()
+
+
+@contextmanager
+def steps(at: int, when: str, what: Callable[[], None]) -> Iterator[Steps]:
+    """Do something before or after the step number `at`."""
+    counted = Steps(at, when, what)
+    publish, remove, delete = LocalStore._publish, LocalStore.remove, LocalStore.delete
+    append = LocalLog.append
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LocalStore, "_publish", lambda self, name, *rest: counted.step(
+            f"put {name}", lambda: publish(self, name, *rest)
+        ))
+        patch.setattr(LocalStore, "remove", lambda self, name: counted.step(
+            f"remove {name}", lambda: remove(self, name)
+        ))
+        patch.setattr(LocalStore, "delete", lambda self, name: counted.step(
+            f"delete {name}", lambda: delete(self, name)
+        ))
+        patch.setattr(LocalLog, "append", lambda self, data: counted.step(
+            "append", lambda: append(self, data)
+        ))
+        yield counted
+
+
+def eventful(paths: list[str], folder: Path) -> list[str]:
+    """Give rows, files, and failed items."""
+    if any("0004" in path for path in paths):
+        raise ValueError("bad")
+    return with_files(paths, folder)
+
+
+def crash() -> None:
+    raise Crash
+
+
+def few(make_spec: MakeSpec, name: str) -> JobSpec:
+    return make_spec(files=6, name=name, mini_batch_size=2, workers=1)
+
+
+def outcome(spec: JobSpec, tree_of: Tree) -> Any:
+    tree = tree_of(spec.output)
+    del tree["_SUCCESS.json"], tree["errors.jsonl"]
+    failed = [(e["item"], e["exception"]) for e in errors(spec)]
+    said = success(spec)
+    del said["errors"]   # how many attempts there were may differ
+    return tree, failed, said
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_driver_that_dies_at_any_step_is_followed_by_one_that_ends_the_same(
+    make_spec: MakeSpec, run_job: RunJob, inline: Inline, tree_of: Tree, when: str
+) -> None:
+    whole = few(make_spec, "whole")
+    with steps(-1, when, crash) as counted:
+        run_job(whole, inline(eventful))
+    expected = outcome(whole, tree_of)
+    assert any("_SUCCESS" in name for name in counted.names)
+    for at in range(counted.count + 2):
+        spec = few(make_spec, f"{when}-{at}")
+        with steps(at, when, crash) as dying:
+            try:
+                run_job(spec, inline(eventful))
+            except Crash:
+                pass
+            else:
+                assert not dying.is_dead
+        step = f"{when} step {at}, {dying.names[at] if at < len(dying.names) else 'none'}"
+        result = run_job(spec, inline(eventful))
+        assert (result.status, result.error) == ("Completed", None), step
+        assert outcome(spec, tree_of) == expected, step
+        assert listing(spec) == listing(whole), step
+
+
+def test_a_driver_that_a_newer_one_overtakes_at_any_step_changes_nothing_more(
+    make_spec: MakeSpec, run_job: RunJob, inline: Inline, tree_of: Tree
+) -> None:
+    whole = few(make_spec, "whole")
+    with steps(-1, "before", crash) as counted:
+        run_job(whole, inline(eventful))
+    expected = outcome(whole, tree_of)
+    first = next(at for at, name in enumerate(counted.names) if "journal/1" in name) + 1
+    stopped = 0
+    for at in range(first, counted.count + 1):
+        spec = few(make_spec, f"overtaken-{at}")
+
+        def overtake(spec: JobSpec = spec) -> None:
+            assert run_job(spec, inline(eventful)).status == "Completed"
+
+        with steps(at, "before", overtake) as overtaken:
+            step = f"before step {at}"
+            try:
+                result = run_job(spec, inline(eventful))
+                assert result.status == "Completed", step
+            except SupersededError:
+                stopped += 1
+        assert len(epochs(LocalStore(Path(spec.work)))) == (2 if at < overtaken.count else 1), step
+        assert outcome(spec, tree_of) == expected, step
+    assert stopped > 5
+
+
+def test_an_older_driver_cannot_claim_nor_publish(
+    make_spec: MakeSpec, run_job: RunJob, inline: Inline
+) -> None:
+    spec = make_spec(files=4)
+    claim(LocalStore(Path(spec.work)), {}, epoch=5)[1].close()
+    with pytest.raises(SupersededError, match="epoch 5"):
+        run_job(spec, inline(echo), epoch=5)
+    with pytest.raises(SupersededError, match="epoch 5"):
+        run_job(spec, inline(echo), epoch=4)
+    assert listing(spec) == []
+    assert run_job(spec, inline(echo), epoch=7).epoch == 7
+
+
+def test_a_completed_job_that_is_run_again_stays_as_it_is(
+    make_spec: MakeSpec, run_job: RunJob, inline: Inline, tree_of: Tree
+) -> None:
+    spec = make_spec(files=6)
+    run_job(spec, inline(with_files))
+    before = tree_of(spec.output)
+    result = run_job(spec, inline(with_files))
+    assert (result.status, result.counts.items_ok) == ("Completed", 6)
+    assert tree_of(spec.output) == before
+
+
+def test_a_resume_with_another_spec_is_refused(
+    make_spec: MakeSpec, run_job: RunJob, inline: Inline
+) -> None:
+    spec = make_spec(files=6)
+    with pytest.raises(Interrupted):
+        run_job(spec, inline(echo), is_stopped=lambda: True)
+    other = replace(spec, settings=replace(spec.settings, mini_batch_size=5))
+    with pytest.raises(Conflict, match="another spec"):
+        run_job(other, inline(echo))
+    assert epochs(LocalStore(Path(spec.work))) == [1]
+    more_workers = replace(spec, workers=replace(spec.workers, count=7))
+    assert run_job(more_workers, inline(echo)).status == "Completed"
+
+
+# -- the disk
+
+
+@contextmanager
+def full_disk(*names: str) -> Iterator[None]:
+    """Let writes of names with one of these parts fail for want of space."""
+    publish, append = LocalStore._publish, LocalLog.append
+
+    def refuse(self: LocalStore, name: str, *rest: Any) -> None:
+        if any(part in name for part in names):
+            raise OSError(28, "No space left on device", name)
+        publish(self, name, *rest)
+
+    def refuse_append(self: LocalLog, data: bytes) -> None:
+        if "append" in names and "/journal/" in str(self._file.name):
+            raise OSError(28, "No space left on device", "journal")
+        append(self, data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LocalStore, "_publish", refuse)
+        patch.setattr(LocalLog, "append", refuse_append)
+        yield
+
+
+@pytest.mark.parametrize("names", [
+    ("manifest",), ("append",), ("segments",), ("predictions.csv",), ("sub/",), ("_SUCCESS",),
+    ("errors.jsonl", "predictions"),
+])
+def test_a_full_disk_fails_the_job_as_such_and_it_can_be_resumed(
+    make_spec: MakeSpec, run_job: RunJob, inline: Inline, tree_of: Tree, names: tuple[str, ...]
+) -> None:
+    whole = few(make_spec, "whole")
+    run_job(whole, inline(eventful))
+    spec = few(make_spec, "full")
+    with full_disk(*names):
+        result = run_job(spec, inline(eventful))
+    assert result.status == "Failed"
+    assert result.error is not None
+    assert result.error["code"] == "StorageFull"
+    assert "make space, then resume" in result.error["message"]
+    assert "_SUCCESS.json" not in listing(spec)
+    assert run_job(spec, inline(eventful)).status == "Completed"
+    assert outcome(spec, tree_of) == outcome(whole, tree_of)
+
+
+def test_a_disk_too_full_even_for_the_result_is_an_error_with_a_message(
+    make_spec: MakeSpec, run_job: RunJob, inline: Inline
+) -> None:
+    spec = few(make_spec, "full")
+    with full_disk("predictions", "result/"), pytest.raises(JobError, match="make space") as caught:
+        run_job(spec, inline(eventful))
+    assert caught.value.code == "StorageFull"
+    assert run_job(spec, inline(eventful)).status == "Completed"
+
+
+def test_a_journal_that_is_damaged_under_the_driver_never_gives_a_short_output(
+    make_spec: MakeSpec, run_job: RunJob, inline: Inline
+) -> None:
+    spec = make_spec(files=12, mini_batch_size=1, workers=1)
+    journal = Path(spec.work) / "journal" / "1"
+
+    def damage() -> None:
+        data = bytearray(journal.read_bytes())
+        data[len(data) // 2] ^= 1
+        journal.write_bytes(bytes(data))
+
+    with steps(-1, "before", crash) as counted:
+        run_job(make_spec(files=12, mini_batch_size=1, workers=1, name="x"), inline(echo))
+    at = next(i for i, name in enumerate(counted.names) if name.startswith("remove"))
+    with steps(at - 1, "before", damage):
+        result = run_job(spec, inline(echo))
+    assert result.status == "Failed"
+    assert result.error is not None
+    assert result.error["code"] == "DataLost"
+    assert "predictions.csv" not in listing(spec)
+    assert run_job(spec, inline(echo)).status == "Completed"
+    assert out(spec).decode().splitlines() == lines_of(12)
