@@ -6,8 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -29,23 +27,12 @@ def processes_that_name(marker: str) -> list[str]:
     return found
 
 
-@pytest.fixture
-def short_folder() -> Iterator[Path]:
-    """A folder with a short path: Ray's sockets take no more than 107 characters."""
-    with tempfile.TemporaryDirectory(dir="/tmp", prefix="demo-") as folder:
-        yield Path(folder)
-
-
 @pytest.mark.ray
 @pytest.mark.slow
-def test_the_digits_demo_reaches_its_accuracy_and_leaves_nothing_running(
-    short_folder: Path,
-) -> None:
+def test_the_digits_demo_reaches_its_accuracy_and_leaves_nothing_running(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / "digits" / "demo.py")],
-        env={
-            **os.environ, "DEMO_DIR": str(short_folder), "TMPDIR": str(short_folder), "KEEP": "0",
-        },
+        env={**os.environ, "DEMO_DIR": str(tmp_path), "KEEP": "0"},   # inherited by all it starts
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         timeout=240, check=False,
     )
@@ -53,4 +40,4 @@ def test_the_digits_demo_reaches_its_accuracy_and_leaves_nothing_running(
     accuracy = re.search(r"accuracy (\d+\.\d)%: \d+ of 1500 ", done.stdout)
     assert accuracy is not None, done.stdout
     assert float(accuracy.group(1)) > 90
-    assert processes_that_name(str(short_folder)) == []
+    assert processes_that_name(str(tmp_path)) == []

@@ -7,6 +7,7 @@ before anything is published, and `_SUCCESS.json` is last.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -24,6 +25,7 @@ from inferay.engine.batch.journal import (
     SupersededError,
     check_newest,
     claim,
+    epoch_facts,
     epochs,
     valid_records,
 )
@@ -143,6 +145,7 @@ class Driver:
         output = LocalStore(Path(self.spec.output))
         if not epochs(store):
             outputs.check_free(output, self.spec.settings.output_file_name, self.spec.output)
+        self._check_spec(store)
         epoch, log = claim(store, {"spec": self.spec.content_hash}, epoch=self.epoch)
         progress = ProgressWriter(store, epoch)
         writer = JournalWriter(
@@ -170,7 +173,8 @@ class Driver:
             error = _storage_full(error)
             status = "Canceled" if isinstance(error, Canceled) else "Failed"
             check_newest(store, epoch)
-            publish_partial(self.spec)
+            with contextlib.suppress(InferayError, OSError):   # the first error says why
+                publish_partial(self.spec)
             counts = dispatcher.counts if dispatcher else Counts()
             result = Result(
                 status, epoch, self.spec.output, counts, error.as_dict(), self._seconds()
@@ -178,20 +182,35 @@ class Driver:
         finally:
             self._close_pool()
             writer.close()
-        progress.write(result.status, dispatcher, error=result.error)
-        store.create(f"result/{epoch}.json", result.to_bytes())
+        try:
+            progress.write(result.status, dispatcher, error=result.error)
+            store.create(f"result/{epoch}.json", result.to_bytes())
+        except OSError as error:
+            raise _storage_full(error) from error
         return result
 
     # -- the phases
 
+    def _check_spec(self, store: Store) -> None:
+        """Check that an earlier epoch of the job had the same spec: its manifest is used on."""
+        found = epoch_facts(store).get("spec", self.spec.content_hash)
+        if found != self.spec.content_hash:
+            raise Conflict(
+                f"the job '{self.spec.name}' was begun with another spec (input, code, model or "
+                "settings differ); resume it with the same one, or give the job another name",
+                code="SpecChanged", target=self.spec.name,
+            )
+
     def _seal(self, store: Store, epoch: int) -> Seal:
+        links = 0
         if store.exists(SEAL):
-            return read_seal(store)
-        root, units = self._list()
-        batches = plan(self._not_stopped(store, units), self.spec.settings.mini_batch_size)
-        seal = write_manifest(store, batches, root=root, epoch=epoch)
-        if seal.units == 0:
+            seal = read_seal(store)
+        else:
+            root, units = self._list()
+            batches = plan(self._not_stopped(store, units), self.spec.settings.mini_batch_size)
+            seal = write_manifest(store, batches, root=root, epoch=epoch)
             links = self._listing.links_skipped
+        if seal.units == 0:
             hint = f"; {links} links lead out of it and were not followed" if links else ""
             raise JobError(
                 f"the input {self.spec.input} has no files{hint}", code="NoInput",
@@ -257,10 +276,23 @@ class Driver:
         writer.append({"k": "sealed", "by": epoch})
         writer.close()
         self._check_journal()
+        if not outputs.is_published(output, self.spec.name):
+            self._assemble(store, output, dispatcher, epoch, seal, progress)
+        with contextlib.suppress(OSError):   # what is left over harms nobody
+            for folder in ("segments", "files", "staging"):
+                store.delete(folder)
+
+    def _assemble(
+        self, store: Store, output: Store, dispatcher: Dispatcher, epoch: int, seal: Seal,
+        progress: ProgressWriter,
+    ) -> None:
         records = outputs.committed(store)
+        outputs.check_complete(records, seal)
         name = self.spec.settings.output_file_name
         output.remove(name + outputs.PARTIAL)
         self._check_reserved(records)
+        if any(record["files"] for record in records):
+            self._close_pool()   # a file that a script has open gets its last bytes at the end
         check_newest(store, epoch)
         files = outputs.publish_files(store, records, output)
         if self.spec.settings.output_action == "append_row":
@@ -268,8 +300,6 @@ class Driver:
         errors = outputs.publish_errors(records, ManifestReader(store, seal), output)
         check_newest(store, epoch)
         self._write_success(output, dispatcher, seal, files, errors, progress)
-        for folder in ("segments", "files", "staging"):
-            store.delete(folder)
 
     def _write_success(
         self, output: Store, dispatcher: Dispatcher, seal: Seal,
@@ -292,17 +322,13 @@ class Driver:
         try:
             output.create(outputs.SUCCESS, json.dumps(success, indent=2).encode() + b"\n")
         except FileExistsError:
-            found = json.loads(output.read(outputs.SUCCESS))
-            if found.get("run", {}).get("job") != self.spec.name:
-                raise Conflict(
-                    "the output already has a _SUCCESS.json of another job", code="OutputExists"
-                ) from None
+            outputs.is_published(output, self.spec.name)   # raises if it is another job's
 
     def _check_reserved(self, records: list[Record]) -> None:
         reserved = {self.spec.settings.output_file_name, outputs.SUCCESS, outputs.ERRORS}
         for record in records:
             for file in record["files"]:
-                if file["name"] in reserved:
+                if file["name"].split("/")[0] in reserved:
                     raise JobError(
                         f"the script wrote '{file['name']}' under AZUREML_BI_OUTPUT_PATH, a name "
                         "that the job itself writes; choose another",

@@ -80,6 +80,13 @@ def epochs(store: Store) -> list[int]:
     return sorted(int(name.removeprefix("journal/")) for name in store.names("journal/"))
 
 
+def epoch_facts(store: Store) -> Record:
+    """Return the first epoch's own record, or nothing if no epoch was claimed."""
+    claimed = epochs(store)
+    records, _ = decode(store.read(name_of(claimed[0]))) if claimed else ([], 0)
+    return records[0] if records else {}
+
+
 def valid_records(store: Store) -> Iterator[Record]:
     """Yield the records that count, of all epochs in order, without the epoch records."""
     claimed = epochs(store)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inferay.engine.batch.journal import Record, valid_records
-from inferay.engine.batch.manifest import ManifestReader
+from inferay.engine.batch.manifest import ManifestReader, Seal
 from inferay.engine.batch.store import Store
 from inferay.engine.batch.units import Range
 from inferay.errors import Conflict, JobError
@@ -61,21 +61,52 @@ def committed(store: Store) -> list[Record]:
     """Return the commit records that count, in the output's order; first commit wins."""
     chosen: dict[tuple[int, int], Record] = {}
     records: list[tuple[Range, Record]] = []
-    wholes: set[int] = set()
+    wholes = bytearray()   # a byte per mini-batch
     for record in valid_records(store):
         if record["k"] != "commit":
             continue
         done = Range.from_json(record["r"])
+        wholes.extend(bytes(max(0, done.stop - len(wholes))))
+        is_new = not any(wholes[done.first : done.stop])
         if done.is_part:
-            is_new = done.first not in wholes and done.order_key not in chosen
-        else:
-            is_new = wholes.isdisjoint(range(done.first, done.stop))
-            wholes.update(range(done.first, done.stop) if is_new else ())
+            is_new = is_new and done.order_key not in chosen
+        elif is_new:
+            wholes[done.first : done.stop] = b"\1" * (done.stop - done.first)
         if is_new:
             chosen[done.order_key] = record
             records.append((done, record))
     records.sort(key=lambda entry: entry[0].order_key)
     return [record for _, record in records]
+
+
+def check_complete(records: list[Record], seal: Seal) -> None:
+    """Check that the records speak of every item: no row is left out silently.
+
+    Raises:
+        JobError: Some are missing, because the journal was damaged after they were written.
+    """
+    items = sum(record["ok"] + sum(f["n"] for f in record["failures"]) for record in records)
+    if items != seal.units:
+        raise JobError(
+            f"the journal speaks of {items} items, but the input has {seal.units}: it was damaged "
+            "while the job ran; resume the job to score what is missing",
+            code="DataLost",
+        )
+
+
+def is_published(output: Store, job: str) -> bool:
+    """Return whether the job has published its output: it has its `_SUCCESS.json`.
+
+    Raises:
+        Conflict: Another job has published there.
+    """
+    try:
+        found = json.loads(output.read(SUCCESS))
+    except FileNotFoundError:
+        return False
+    if found.get("run", {}).get("job") != job:
+        raise Conflict(f"the output already has a {SUCCESS} of another job", code="OutputExists")
+    return True
 
 
 def publish_rows(store: Store, records: list[Record], output: Store, name: str) -> Published:
@@ -100,7 +131,8 @@ def publish_files(store: Store, records: list[Record], output: Store) -> list[Pu
     """Publish the files that user code wrote, under their own names, in bytewise order.
 
     Raises:
-        JobError: Two mini-batches wrote different content under one name.
+        JobError: Two mini-batches wrote different content under one name, or a file was written
+            to after its mini-batch had ended.
         Conflict: A name is taken by other content.
     """
     chosen: dict[str, dict[str, Any]] = {}
@@ -114,12 +146,13 @@ def publish_files(store: Store, records: list[Record], output: Store) -> list[Pu
                     "name of its own",
                     code="OutputNameClash", target=file["name"],
                 )
+    _check_folders(chosen)
     published = []
     for name in sorted(chosen):
         file = chosen[name]
         one = Published(name, file["size_bytes"], file["sha256"])
         try:
-            output.create_stream(name, _chunks(store, file["stored"], 0, one.size_bytes))
+            output.create_stream(name, _unchanged(store, file))
         except FileExistsError:
             _check_same(output, one)
         published.append(one)
@@ -193,6 +226,36 @@ def _chunks(store: Store, name: str, start: int, stop: int) -> Iterator[bytes]:
         yield chunk
 
 
+def _unchanged(store: Store, file: dict[str, Any]) -> Iterator[bytes]:
+    """Yield what a script's file had when its call of `run()` ended, which is what it must have."""
+    digest = hashlib.sha256()
+    for chunk in _chunks(store, file["stored"], 0, file["size_bytes"]):
+        digest.update(chunk)
+        yield chunk
+    size_bytes = file["size_bytes"]
+    is_longer = bool(store.read(file["stored"], size_bytes, size_bytes + 1))
+    if is_longer or digest.hexdigest() != file["sha256"]:
+        raise JobError(
+            f"'{file['name']}' was written to after {_whose(file)} had ended; write one file per "
+            "mini-batch (its name may come from the mini-batch's first file) and close it, or "
+            "return the rows",
+            code="OutputChanged", target=file["name"],
+        )
+
+
+def _check_folders(chosen: dict[str, dict[str, Any]]) -> None:
+    """Check that no name is a file here and a folder there."""
+    for name, file in chosen.items():
+        parent = name
+        while parent := parent.rpartition("/")[0]:
+            if parent in chosen:
+                raise JobError(
+                    f"{_whose(chosen[parent])} wrote a file '{parent}' and {_whose(file)} wrote "
+                    f"'{name}', for which that would have to be a folder; choose another name",
+                    code="OutputNameClash", target=name,
+                )
+
+
 def _hashed(chunks: Iterator[bytes], published: Published) -> Iterator[bytes]:
     digest = hashlib.sha256()
     for chunk in chunks:
@@ -213,6 +276,10 @@ def _check_same(output: Store, expected: Published) -> None:
             f"the output already has a {expected.name} with other content; it was not changed",
             code="OutputExists", target=expected.name,
         )
+
+
+def _whose(file: dict[str, Any]) -> str:
+    return "init()" if file["mini_batch"] < 0 else f"mini-batch {file['mini_batch']}"
 
 
 def _who(file: dict[str, Any]) -> str:

@@ -63,23 +63,23 @@ class LocalPool:
         """See `Pool.start`."""
         number = self._starts.get(slot, 0)
         self._starts[slot] = number + 1
-        is_up = False
+        is_up = has_failed = False
 
         def on_message(message: dict[str, Any]) -> None:
-            nonlocal is_up
+            nonlocal is_up, has_failed
             is_up = is_up or message["k"] == "ready"
+            has_failed = has_failed or message["k"] == "start_failed"
             self._put(event_of(slot, message))
 
         def on_death(failure: Failure, in_hand: int | None) -> None:
             if is_up:
                 self._put(WorkerDied(slot, failure, in_hand))
-            elif not worker.has_reported_failure:
+            elif not has_failed:
                 self._put(WorkerStartFailed(slot, failure))
 
-        worker = WorkerProcess(
+        self._workers[slot] = WorkerProcess(
             self._settings_of(slot, number), on_message=on_message, on_death=on_death
         )
-        self._workers[slot] = worker
 
     def lease(self, slot: int, lease: Lease) -> None:
         """See `Pool.lease`."""

@@ -58,9 +58,6 @@ class WorkerProcess:
 
     `on_message` is called with each answer, in order, and `on_death` once, after the last message;
     both from a thread of this object. The constructor does not wait for `init()`.
-
-    Attributes:
-        has_reported_failure: Whether the process has said itself that it could not start.
     """
 
     def __init__(
@@ -75,7 +72,6 @@ class WorkerProcess:
         self._stack = self._folder / "stack"
         self._cause: Failure | None = None
         self._started_s = time.monotonic()
-        self.has_reported_failure = False
         self._is_ready = False
         self._is_stopping = False
         self._is_gone = False
@@ -162,7 +158,6 @@ class WorkerProcess:
                     self._cause = Failure(**message["failure"])
                     continue
                 self._is_ready = self._is_ready or message["k"] == "ready"
-                self.has_reported_failure |= message["k"] == "start_failed"
                 self._on_message(message)
         status = self._wait_for_end()
         self.kill()   # what it started dies with it

@@ -37,10 +37,13 @@ class Staging:
         self._settle()
 
     def keep_init_files(self) -> tuple[StoredFile, ...]:
-        """Copy what `init()` wrote; the files stay, for the script may read them again."""
+        """Keep what `init()` wrote; the files stay, for the script may read them again.
+
+        What is kept is the same file, so that what is written to it later shows at the end.
+        """
         kept = []
         for name in self._files():
-            kept.append(self._store_file(name, -1, is_copy=True))
+            kept.append(self._store_file(name, -1, is_shared=True))
             self._seen[name] = _state(self.folder / name)
         self._settle()
         return tuple(kept)
@@ -65,7 +68,7 @@ class Staging:
                         "return the rows"
                     )
             else:
-                taken.append(self._store_file(name, mini_batch, is_copy=False))
+                taken.append(self._store_file(name, mini_batch, is_shared=False))
         self._settle()
         return tuple(taken)
 
@@ -103,13 +106,13 @@ class Staging:
         for folder in self._folders:
             os.utime(folder, ns=(0, 0))
 
-    def _store_file(self, name: str, mini_batch: int, *, is_copy: bool) -> StoredFile:
+    def _store_file(self, name: str, mini_batch: int, *, is_shared: bool) -> StoredFile:
         source = self.folder / name
         self._count += 1
         stored = f"{self._prefix}/{self._count:06d}"
         target = self._store.path(stored)
         target.parent.mkdir(parents=True, exist_ok=True)
-        (shutil.copyfile if is_copy else os.rename)(source, target)
+        (os.link if is_shared else os.rename)(source, target)
         with open(target, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             os.fsync(file.fileno())

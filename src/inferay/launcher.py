@@ -76,12 +76,14 @@ class RayHead:
         dashboard: `http://HOST:PORT` of the job API.
         temp_dir: Its session folder's parent, or "" for a cluster that was joined.
         token_path: File with its token, or "" for a cluster without.
+        agent: `http://HOST:PORT` of the head's own agent, which starts job drivers, if known.
     """
 
     gcs: str
     dashboard: str
     temp_dir: str
     token_path: str
+    agent: str = ""
 
 
 @dataclass(frozen=True)
@@ -226,15 +228,22 @@ def ensure_ray(workspace: Workspace, ray_address: str | None = None) -> RayHead:
 
 def _start_ray(workspace: Workspace) -> RayHead | None:
     temp_dir = _ray_temp_dir(workspace)
-    gcs_port, dashboard_port, client_port = _free_ports(3)
+    # Ray's defaults are fixed ports: a second cluster on the machine would get no agent.
+    gcs_port, dashboard_port, client_port, agent_port, *others = _free_ports(7)
     head = RayHead(
         gcs=f"127.0.0.1:{gcs_port}", dashboard=f"http://127.0.0.1:{dashboard_port}",
         temp_dir=str(temp_dir), token_path=str(workspace.ray_token),
+        agent=f"http://127.0.0.1:{agent_port}",
     )
     command = [
         sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block",
         "--node-ip-address=127.0.0.1", f"--port={gcs_port}", "--dashboard-host=127.0.0.1",
         f"--dashboard-port={dashboard_port}", f"--ray-client-server-port={client_port}",
+        f"--dashboard-agent-listen-port={agent_port}",
+        *(f"--{name}={port}" for name, port in zip(
+            ("dashboard-agent-grpc-port", "runtime-env-agent-port", "metrics-export-port"),
+            others, strict=True,
+        )),
         "--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats",
         f"--temp-dir={temp_dir}", f"--object-store-memory={OBJECT_STORE_BYTES}",
         "--include-log-monitor=false",
@@ -256,18 +265,20 @@ def _start_ray(workspace: Workspace) -> RayHead | None:
 
 
 def _answers(head: RayHead) -> bool:
-    """Whether Ray's job API answers with the node up."""
+    """Whether Ray's job API answers, and the agent that starts its drivers."""
     import httpx
 
     token = Path(head.token_path).read_text().strip() if head.token_path else ""
     headers = {"Authorization": f"Bearer {token}", "User-Agent": "inferay"}
     try:
-        answer = httpx.get(
-            f"{head.dashboard}/api/jobs/", headers=headers, timeout=5.0, trust_env=False
+        addresses = [f"{head.dashboard}/api/jobs/"]
+        addresses += [f"{head.agent}/api/local_raylet_healthz"] if head.agent else []
+        return all(
+            httpx.get(address, headers=headers, timeout=5.0, trust_env=False).status_code == 200
+            for address in addresses
         )
     except httpx.HTTPError:
         return False
-    return answer.status_code == 200
 
 
 def _ray_temp_dir(workspace: Workspace) -> Path:

@@ -207,6 +207,23 @@ def test_an_epoch_that_the_newest_did_not_know_counts_for_nothing(store: Store) 
     assert list(valid_records(store)) == [commit(0), commit(3)]
 
 
+class LateStore(MemoryStore):
+    """A store whose first look at the journals is older than what is there."""
+
+    looks = 0
+
+    def names(self, prefix: str) -> list[str]:
+        self.looks += 1
+        return super().names(prefix) if self.looks > 1 else []
+
+
+def test_a_driver_that_claims_too_late_is_told_so_at_once() -> None:
+    late = LateStore()
+    late.create("journal/3", encode({"k": "epoch", "prefixes": {}}))
+    with pytest.raises(SupersededError, match=r"epoch 2 stops.*epoch 3"):
+        claim(late, {}, epoch=2)
+
+
 def test_only_the_newest_driver_may_go_on(store: Store) -> None:
     claim(store, {})[1].close()
     check_newest(store, 1)
@@ -295,7 +312,7 @@ def test_a_failed_write_is_reported_once_and_nothing_follows_it(
     log.error = None
     writer.append(commit(1))   # must not be written behind a torn record
     writer.close()
-    assert errors == [log.error or errors[0]]
+    assert len(errors) == 1
     assert (durable, log.groups) == ([], [])
 
 

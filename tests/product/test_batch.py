@@ -1,0 +1,204 @@
+"""The product as its users meet it: the installed command, real Ray, real https, real processes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.product.conftest import BIN, Product
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+ROWS = "".join(f"in{number:03d}.txt {number * 3} utils\n" for number in range(100))
+
+
+def test_yaml_and_commands_give_one_row_per_input_in_order(product: Product) -> None:
+    job = product.invoke()
+    streamed = product.ok("job", "stream", "--name", job)
+    assert "Completed. 100 items ok, 0 failed, 100 rows." in streamed
+    product.ok("job", "download", "--name", job, "--output-name", "score", "--download-path",
+               "./out")
+    file = product.folder / "out" / "named-outputs" / "score" / "predictions.csv"
+    assert file.read_text() == ROWS
+
+
+def test_every_door_gives_the_same_bytes(product: Product) -> None:
+    folder, home = product.folder, product.home
+    url = json.loads((home / "run" / "control.json").read_text())["url"]
+    token = (home / "secrets" / "admin_token").read_text()
+    body = {"properties": {
+        "inputData": {"any": {"jobInputType": "UriFolder", "uri": str(folder / "data")}},
+        "outputData": {"score": {"jobOutputType": "UriFolder", "uri": str(folder / "by-curl")}},
+    }}
+    curl = product.run(
+        "curl", "-sS", "--fail-with-body", "--cacert", str(home / "tls" / "ca.pem"), "-H",
+        f"Authorization: Bearer {token}", "-H", "Content-Type: application/json", "-d",
+        json.dumps(body), f"{url}/endpoints/scale/jobs",
+    )
+    assert curl.code == 0, curl.out + curl.err
+    (folder / "client.py").write_text(
+        "from inferay import Client\n"
+        "with Client() as client:\n"
+        "    job = client.batch_endpoints.invoke('scale', input='data', output_path='by-client')\n"
+        "    print(job.wait().status)\n"
+    )
+    client = product.run(str(BIN / "python"), "client.py")
+    assert client.out == "Completed\n", client.err
+    spec = (folder / "deployment.yml").read_text()
+    for door in ("engine", "ray-job"):
+        text = f"{spec}\ninput: ./data\noutput_path: {folder / f'by-{door}'}\n"
+        (folder / f"{door}.yml").write_text(text)
+    (folder / "run.py").write_text(
+        "from inferay.engine import batch\nprint(batch.run('engine.yml').status)\n"
+    )
+    exports = [line.removeprefix("export ") for line in product.ok("ray-env").splitlines()]
+    ray_env = dict(line.split("=", 1) for line in exports)
+    engine = product.run(str(BIN / "python"), "run.py", env=ray_env)
+    assert engine.out.endswith("Completed\n"), engine.err
+    submitted = product.run(
+        str(BIN / "ray"), "job", "submit", "--working-dir", ".", "--", "python", "-m",
+        "inferay.jobs", "run", "ray-job.yml", env=ray_env,
+    )
+    assert submitted.code == 0, submitted.out
+    product.ok("job", "stream", "-n", json.loads(curl.out)["name"])
+    digests = {
+        door: hashlib.sha256((folder / f"by-{door}" / "predictions.csv").read_bytes()).hexdigest()
+        for door in ("curl", "client", "engine", "ray-job")
+    }
+    assert set(digests.values()) == {hashlib.sha256(ROWS.encode()).hexdigest()}, digests
+
+
+def test_the_error_threshold_decides_between_completed_and_failed(product: Product) -> None:
+    poison = "environment_variables.POISON=in010.txt,in050.txt,in090.txt"
+    jobs = {
+        threshold: product.invoke("--set", f"error_threshold={threshold}", poison)
+        for threshold in (3, 2)
+    }
+    completed = product.inferay("job", "stream", "-n", jobs[3])
+    failed = product.inferay("job", "stream", "-n", jobs[2])
+    assert (completed.code, failed.code) == (0, 1)
+    errors = (product.output(jobs[3]) / "errors.jsonl").read_text().splitlines()
+    assert [json.loads(line)["item"] for line in errors] == ["in010.txt", "in050.txt", "in090.txt"]
+    rows = (product.output(jobs[3]) / "predictions.csv").read_text().splitlines()
+    assert len(rows) == 97
+    assert "3 items have failed, more than error_threshold 2 allows" in failed.out
+    assert "ValueError: cannot read in0" in failed.out
+    assert {path.name for path in product.output(jobs[2]).iterdir()} <= {"predictions.csv.partial"}
+
+
+def test_a_failing_init_fails_the_job_soon_with_the_users_traceback(product: Product) -> None:
+    (product.folder / "bad").mkdir()
+    (product.folder / "bad" / "score.py").write_text(
+        "def init():\n    raise RuntimeError('no weights')\n\ndef run(mini_batch):\n    return []\n"
+    )
+    product.ok("batch-deployment", "create", "-f", "deployment.yml", "-e", "scale", "-n", "bad",
+               "--set", "code_configuration.code=bad")
+    job = product.invoke("-d", "bad")
+    began_s = time.monotonic()
+    said = product.inferay("job", "stream", "-n", job)
+    assert (said.code, time.monotonic() - began_s < 30) == (1, True)
+    assert 'File "score.py", line 2, in init' in said.out
+    assert "RuntimeError: no weights" in said.out
+    assert "site-packages" not in said.out
+    assert "inferay/engine" not in said.out
+
+
+def test_two_jobs_run_at_once_and_one_is_canceled_in_the_middle(product: Product) -> None:
+    stopped, other = product.invoke("-d", "slow"), product.invoke()
+    product.wait_for_rows(stopped, 3)
+    began_s = time.monotonic()
+    product.ok("job", "cancel", "-n", stopped)
+    product.wait_until(lambda: product.field(stopped, "status") == "Canceled", 10)
+    assert time.monotonic() - began_s < 10
+    assert {path.name for path in product.output(stopped).iterdir()} == {"predictions.csv.partial"}
+    rows = (product.output(stopped) / "predictions.csv.partial").read_text()
+    assert set(rows.splitlines()) <= set(ROWS.splitlines())
+    product.ok("job", "stream", "-n", other)
+    assert (product.output(other) / "predictions.csv").read_text() == ROWS
+
+
+def test_a_killed_driver_is_replaced_and_the_output_is_exact(product: Product) -> None:
+    job = product.invoke("-d", "slow")
+    product.wait_for_rows(job, 3)
+    work = product.home / "datastores" / "workspaceartifactstore" / "ExperimentRun"
+    progress = json.loads((work / f"dcid.{job}" / "work" / "progress.json").read_text())
+    psutil.Process(progress["pid"]).kill()
+    assert product.inferay("job", "stream", "-n", job).code == 0
+    assert product.field(job, "resumes") == "1"
+    assert (product.output(job) / "predictions.csv").read_text() == ROWS
+
+
+def test_a_killed_control_plane_and_a_killed_head_lose_nothing(product: Product) -> None:
+    job = product.invoke("-d", "slow")
+    product.wait_for_rows(job, 3)
+    processes = json.loads((product.home / "run" / "processes.json").read_text())
+    os.kill(processes["control"]["pid"], signal.SIGKILL)
+    assert product.inferay("job", "show", "-n", job).code == 6
+    os.kill(processes["ray"]["pid"], signal.SIGKILL)
+    product.ok("up")
+    product.ok("up")   # a second one is harmless
+    assert product.field(job, "status") in ("Queued", "Preparing", "Running")
+    assert product.inferay("job", "stream", "-n", job).code == 0
+    assert (product.output(job) / "predictions.csv").read_text() == ROWS
+
+
+def test_down_and_up_in_the_middle_of_a_job_lose_nothing(product: Product) -> None:
+    job = product.invoke("-d", "slow")
+    product.wait_for_rows(job, 3)
+    assert product.ok("down") == "ended: control plane, Ray"
+    assert product.processes() == []
+    assert product.ok("down") == "nothing was running"
+    product.ok("up")
+    assert product.field(job, "status") in ("Queued", "Preparing", "Running")
+    assert product.inferay("job", "stream", "-n", job).code == 0
+    assert (product.output(job) / "predictions.csv").read_text() == ROWS
+
+
+def test_a_jobs_processes_are_gone_when_it_has_ended(product: Product) -> None:
+    job = product.invoke()
+    product.ok("job", "stream", "-n", job)
+    child = "inferay.engine.batch.child"
+
+    def left() -> list[str]:
+        lines = [" ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])]
+        return [line for line in lines if f"dcid.{job}" in line or child in line]
+
+    product.wait_until(lambda: left() == [], 20)
+
+
+def test_secrets_are_private_and_in_no_command_line_or_log(product: Product) -> None:
+    secrets = [
+        (product.home / "secrets" / name).read_text() for name in ("admin_token", "ray_token")
+    ]
+    for path in (product.home / "secrets").iterdir():
+        assert path.stat().st_mode & 0o077 == 0, path
+    for process in psutil.process_iter(["cmdline"]):
+        assert not any(secret in str(process.info["cmdline"]) for secret in secrets)
+    for log in (product.home / "logs").iterdir():
+        assert not any(secret.encode() in log.read_bytes() for secret in secrets), log
+
+
+def test_user_code_does_not_see_the_workspaces_secrets(product: Product) -> None:
+    (product.folder / "spy").mkdir()
+    (product.folder / "spy" / "score.py").write_text(
+        "import os\n\ndef init():\n    pass\n\ndef run(mini_batch):\n"
+        "    return [' '.join(sorted(os.environ)) for _ in mini_batch]\n"
+    )
+    product.ok("batch-deployment", "create", "-f", "deployment.yml", "-e", "scale", "-n", "spy",
+               "--set", "code_configuration.code=spy", "environment_variables.MINE=1")
+    job = product.invoke("-d", "spy", "-m", "100")
+    product.ok("job", "stream", "-n", job)
+    names = (product.output(job) / "predictions.csv").read_text().splitlines()[0].split()
+    assert "MINE" in names
+    assert not [name for name in names if name.startswith(("INFERAY_", "RAY_AUTH_TOKEN"))]
+
+
+def test_the_home_is_only_the_users(product: Product) -> None:
+    assert Path(product.home).stat().st_mode & 0o777 == 0o700
