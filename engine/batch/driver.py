@@ -30,6 +30,7 @@ from inferay.engine.batch.journal import (
     valid_records,
 )
 from inferay.engine.batch.listing import Listing, list_file, list_folder
+from inferay.engine.batch.logs import write_logs
 from inferay.engine.batch.manifest import (
     SEAL,
     ManifestReader,
@@ -183,11 +184,25 @@ class Driver:
             self._close_pool()
             writer.close()
         try:
+            self._write_logs(store, result, dispatcher)
             progress.write(result.status, dispatcher, error=result.error)
             store.create(f"result/{epoch}.json", result.to_bytes())
         except OSError as error:
             raise _storage_full(error) from error
         return result
+
+    def _write_logs(
+        self, store: Store, result: Result, dispatcher: Dispatcher | None
+    ) -> None:
+        failures = (
+            failure for record in valid_records(store) if record["k"] == "commit"
+            for failure in record["failures"]
+        )
+        write_logs(
+            Path(self.spec.logs), status=result.status, counts=result.counts,
+            mini_batches=dispatcher.mini_batches if dispatcher else 0, error=result.error,
+            failures=failures,
+        )
 
     # -- the phases
 
@@ -416,7 +431,7 @@ class Driver:
         return WorkerSettings(
             code_dir=spec.code, scoring_script=spec.scoring_script, model_dir=spec.model_dir,
             root=root, store=spec.work, segment=f"segments/{name}",
-            log_prefix=f"{spec.logs}/user/stdout/process{slot:03d}",
+            logs=f"{spec.logs}/user", log_name=f"process{slot:03d}",
             environment_variables=settings.environment_variables,
             logging_level=settings.logging_level, output_action=settings.output_action,
             timeout_s=settings.timeout_s, threads=spec.workers.threads, packages=spec.packages,

@@ -209,7 +209,8 @@ class WorkerSettings:
         root: What the units' paths are relative to.
         store: Folder of the job's store.
         segment: Name of the segment that this worker creates, without its ending.
-        log_prefix: Path of the worker's stdout and stderr files, without their endings.
+        logs: Folder of the user's logs.
+        log_name: Name of the worker's own logs in it, without their endings.
         environment_variables: Set before the script is imported.
         logging_level: `INFO`, `WARNING` or `DEBUG`.
         output_action: `append_row` or `summary_only`.
@@ -224,7 +225,8 @@ class WorkerSettings:
     root: str
     store: str
     segment: str
-    log_prefix: str
+    logs: str
+    log_name: str
     environment_variables: dict[str, str] = field(default_factory=dict)
     logging_level: str = "INFO"
     output_action: str = "append_row"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,12 +18,15 @@ from inferay.engine.batch.journal import Record, valid_records
 from inferay.engine.batch.manifest import ManifestReader, Seal
 from inferay.engine.batch.store import Store
 from inferay.engine.batch.units import Range
-from inferay.errors import Conflict, JobError
+from inferay.errors import Conflict, InvalidInput, JobError
 
 SUCCESS = "_SUCCESS.json"
 ERRORS = "errors.jsonl"
 PARTIAL = ".partial"
 VERSION = 1
+
+#: Endings that promise more than lines of text.
+UNWRITTEN_FORMATS = (".parquet", ".jsonl", ".json", ".arrow")
 
 #: Bytes of a segment that are copied at once.
 COPY_BYTES = 4 << 20
@@ -35,6 +39,21 @@ class Published:
     name: str
     size_bytes: int = 0
     sha256: str = ""
+
+
+def check_format(file_name: str) -> None:
+    """Check that rows can be written to a file of this name.
+
+    Raises:
+        InvalidInput: Its ending promises a format that is not written.
+    """
+    ending = os.path.splitext(file_name)[1].lower()
+    if ending in UNWRITTEN_FORMATS:
+        raise InvalidInput(
+            f"output_file_name: rows are not written as {ending} yet; give a name that ends in "
+            ".csv",
+            target="output_file_name",
+        )
 
 
 def check_free(output: Store, file_name: str, where: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import shutil
 import signal
 import socket
@@ -69,7 +70,8 @@ class WorkerProcess:
         self._on_death = on_death
         self._folder = Path(tempfile.mkdtemp(prefix="inferay-worker-"))
         self._hand = Hand(self._folder / "hand", create=True)
-        self._stack = self._folder / "stack"
+        self._stack = open(self._folder / "stack", "w+b")  # noqa: SIM115 (`_read` closes it)
+        self._suspect: int | None = None
         self._cause: Failure | None = None
         self._started_s = time.monotonic()
         self._is_ready = False
@@ -86,7 +88,7 @@ class WorkerProcess:
             )
         self._send({
             "settings": asdict(settings), "hand": str(self._folder / "hand"),
-            "stack": str(self._stack),
+            "stack": self._stack.name,
         })
         self._reader = threading.Thread(target=self._read, name="worker-reader", daemon=True)
         self._reader.start()
@@ -129,9 +131,13 @@ class WorkerProcess:
 
     @contextlib.contextmanager
     def _open_logs(self) -> Any:
-        prefix = self._settings.log_prefix
-        Path(prefix).parent.mkdir(parents=True, exist_ok=True)
-        with open(f"{prefix}.stdout.txt", "ab") as out, open(f"{prefix}.stderr.txt", "ab") as err:
+        """Open the worker's logs where Azure has them: `stdout/<node>/processNNN.stdout.txt`."""
+        paths = []
+        for stream in ("stdout", "stderr"):
+            folder = Path(self._settings.logs) / stream / platform.node()
+            folder.mkdir(parents=True, exist_ok=True)
+            paths.append(folder / f"{self._settings.log_name}.{stream}.txt")
+        with open(paths[0], "ab") as out, open(paths[1], "ab") as err:
             yield out, err
 
     def _environment(self) -> dict[str, str]:
@@ -158,13 +164,16 @@ class WorkerProcess:
                     self._cause = Failure(**message["failure"])
                     continue
                 self._is_ready = self._is_ready or message["k"] == "ready"
+                # Both sides hold its files open by now; a parent that is killed leaves nothing.
+                shutil.rmtree(self._folder, ignore_errors=True)
                 self._on_message(message)
         status = self._wait_for_end()
         self.kill()   # what it started dies with it
         self._is_gone = True
-        in_hand, _ = self._hand.read()
+        in_hand = self._hand.read()[0] if self._suspect is None else self._suspect
         failure = self._cause or self._explain(status)
         self._hand.close()
+        self._stack.close()
         self._channel.close()
         shutil.rmtree(self._folder, ignore_errors=True)
         self._on_death(failure, in_hand)
@@ -205,6 +214,7 @@ class WorkerProcess:
         in_hand, since_s = self._hand.read()
         limit_s = self._settings.timeout_s
         if in_hand is not None and now_s - since_s > limit_s:
+            self._suspect = in_hand   # it may end, and the next begin, while its stack is written
             self._kill_hung("Timeout", f"run() did not end within {limit_s:g} s")
 
     def _kill_hung(self, kind: str, message: str) -> None:
@@ -216,10 +226,8 @@ class WorkerProcess:
         self._process.wait()
 
     def _read_stack(self) -> str:
-        with contextlib.suppress(FileNotFoundError):
-            text = self._stack.read_bytes()[:STACK_BYTES_MAX].decode(errors="replace")
-            return user_stack(text, self._settings.code_dir)
-        return ""
+        text = os.pread(self._stack.fileno(), STACK_BYTES_MAX, 0).decode(errors="replace")
+        return user_stack(text, self._settings.code_dir)
 
     def _explain(self, status: int) -> Failure:
         where = "run()" if self._is_ready else "init()"

@@ -141,13 +141,18 @@ class RayPool:
     def lease(self, slot: int, lease: Lease) -> None:
         """See `Pool.lease`."""
         message = {**asdict(lease), "range": lease.range.to_json()}
-        reference = self._actors[slot].lease.remote(message)
+        actor = self._actors.get(slot)
+        if actor is None:   # its death is told already
+            return
+        reference = actor.lease.remote(message)
         number = self._starts[slot] - 1
         self._when_done(reference, slot, number, lambda f: WorkerDied(slot, f, None))
 
     def kill(self, slot: int) -> None:
         """See `Pool.kill`: the actor and its node may be frozen, so Ray ends it."""
-        ray.kill(self._actors[slot])
+        actor = self._actors.get(slot)
+        if actor is not None:   # else its death is told already
+            ray.kill(actor)
 
     def waiting_for(self) -> str | None:
         """See `Pool.waiting_for`: what Ray has no room for."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from inferay.config import ARTIFACT_DATASTORE, BLOB_DATASTORE, Workspace
+from inferay.engine.batch.output import check_format
 from inferay.engine.batch.spec import JobSettings, JobSpec, WorkerSpec, hash_of, hash_path
 from inferay.engine.resources import BatchDeployment, Environment, Model, is_local_path, load
 from inferay.engine.resources.fields import FilledText, Name
@@ -74,6 +75,7 @@ def read_user_spec(path: Path, environ: Mapping[str, str] | None = None) -> Load
     if kind not in ("uri_file", "uri_folder") or (kind == "uri_folder") != source.is_dir():
         raise InvalidInput(f"{path}: input_type: {source} is no {kind}")
     output, job_folder = _places(job, base, workspace, name, path)
+    check_format(job.settings.output_file_name)
     code = Path(job.code_configuration.code)
     model = _model_path(job, path)
     settings = job.settings

@@ -209,7 +209,8 @@ def test_a_log_or_output_is_served_from_its_own_folder_only(
             answer = plane.http.get(f"/v1/jobs/j/{kind}/{path}")
             assert answer.status_code == 404, path
             assert secret.read_text() not in answer.text
-    assert plane.http.get("/v1/jobs/j/outputs/score/files/predictions.csv").text.startswith("00.txt")
+    rows = plane.http.get("/v1/jobs/j/outputs/score/files/predictions.csv").text
+    assert rows.startswith("00.txt")
 
 
 def test_an_upload_stays_in_its_folder(plane: Plane, tmp_path: Path) -> None:

@@ -197,6 +197,7 @@ def test_every_operation_is_a_row_that_ends(
     with plane.database.read() as session:
         rows = list(session.scalars(select(Operation)))
         job = session.get_one(Job, "j")
-    assert {row.kind for row in rows} == {"endpoint.put", "asset.put", "deployment.put", "job.start"}
+    kinds = {"endpoint.put", "asset.put", "deployment.put", "job.start"}
+    assert {row.kind for row in rows} == kinds
     assert {row.status for row in rows} == {"Succeeded"}
     assert job.ended_at is not None

@@ -14,6 +14,7 @@ from inferay.control.context import Context
 from inferay.control.notices import deployment_notices
 from inferay.control.operations import Steps, begin
 from inferay.control.tables import Compute, Datastore, Deployment, Endpoint, Job, Operation, now
+from inferay.engine.batch.output import check_format
 from inferay.engine.resources import (
     BatchDeployment,
     BatchEndpoint,
@@ -73,6 +74,7 @@ def put_deployment(
             "code_configuration: missing; a batch deployment needs a scoring script",
             target="/properties/codeConfiguration",
         )
+    check_format(entity.settings.output_file_name)
     assets.find(session, "codes", entity.code_configuration.code)
     if isinstance(entity.model, str):
         assets.find(session, "models", entity.model)

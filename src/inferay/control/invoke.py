@@ -19,7 +19,7 @@ from inferay.control.notices import check_ready, environment_of, packages_of, wo
 from inferay.control.operations import begin
 from inferay.control.tables import Asset, Job
 from inferay.control.tokens import Principal
-from inferay.engine.batch.output import check_free
+from inferay.engine.batch.output import check_format, check_free
 from inferay.engine.batch.spec import JobSettings, JobSpec, hash_of
 from inferay.engine.batch.store import LocalStore
 from inferay.engine.resources import (
@@ -102,6 +102,7 @@ def invoke(
     if output == source or output.is_relative_to(source):
         raise InvalidInput(f"the output {output} lies in the input", target="outputData")
     spec, notices = _spec(context, session, entity, name, (source, kind), output)
+    check_format(spec.settings.output_file_name)
     check_free(LocalStore(output), spec.settings.output_file_name, str(output))
     live = session.scalar(select(Job).where(Job.output == str(output), Job.ended_at.is_(None)))
     if live is not None:
