@@ -50,6 +50,7 @@ from inferay.engine.batch.messages import (
 )
 from inferay.engine.batch.pool import Events, Pool, SettingsOf
 from inferay.engine.batch.progress import ProgressWriter
+from inferay.engine.batch.publish import assemble, publish_partial
 from inferay.engine.batch.spec import JobSpec
 from inferay.engine.batch.store import LocalStore, Store, is_full
 from inferay.engine.batch.units import Unit
@@ -292,63 +293,13 @@ class Driver:
         writer.close()
         self._check_journal()
         if not outputs.is_published(output, self.spec.name):
-            self._assemble(store, output, dispatcher, epoch, seal, progress)
+            assemble(
+                self.spec, store, output, seal=seal, epoch=epoch, counts=dispatcher.counts,
+                run_facts=progress.run_facts(dispatcher.counts), close_files=self._close_pool,
+            )
         with contextlib.suppress(OSError):   # what is left over harms nobody
             for folder in ("segments", "files", "staging"):
                 store.delete(folder)
-
-    def _assemble(
-        self, store: Store, output: Store, dispatcher: Dispatcher, epoch: int, seal: Seal,
-        progress: ProgressWriter,
-    ) -> None:
-        records = outputs.committed(store)
-        outputs.check_complete(records, seal)
-        name = self.spec.settings.output_file_name
-        output.remove(name + outputs.PARTIAL)
-        self._check_reserved(records)
-        if any(record["files"] for record in records):
-            self._close_pool()   # a file that a script has open gets its last bytes at the end
-        check_newest(store, epoch)
-        files = outputs.publish_files(store, records, output)
-        if self.spec.settings.output_action == "append_row":
-            files.append(outputs.publish_rows(store, records, output, name))
-        errors = outputs.publish_errors(records, ManifestReader(store, seal), output)
-        check_newest(store, epoch)
-        self._write_success(output, dispatcher, seal, files, errors, progress)
-
-    def _write_success(
-        self, output: Store, dispatcher: Dispatcher, seal: Seal,
-        files: list[outputs.Published], errors: outputs.Published | None,
-        progress: ProgressWriter,
-    ) -> None:
-        counts = dispatcher.counts
-        success = {
-            "format": "inferay.success", "version": outputs.VERSION,
-            "counts": {
-                "items": seal.units, "items_ok": counts.items_ok,
-                "items_failed": counts.items_failed, "mini_batches": seal.mini_batches,
-                "rows": counts.rows,
-            },
-            "files": [asdict(file) for file in files],
-            "errors": asdict(errors) if errors else None,
-            "hashes": {**self.spec.hashes, "manifest": seal.sha256},
-            "run": {"job": self.spec.name, **progress.run_facts(counts)},
-        }
-        try:
-            output.create(outputs.SUCCESS, json.dumps(success, indent=2).encode() + b"\n")
-        except FileExistsError:
-            outputs.is_published(output, self.spec.name)   # raises if it is another job's
-
-    def _check_reserved(self, records: list[Record]) -> None:
-        reserved = {self.spec.settings.output_file_name, outputs.SUCCESS, outputs.ERRORS}
-        for record in records:
-            for file in record["files"]:
-                if file["name"].split("/")[0] in reserved:
-                    raise JobError(
-                        f"the script wrote '{file['name']}' under AZUREML_BI_OUTPUT_PATH, a name "
-                        "that the job itself writes; choose another",
-                        code="OutputNameClash", target=file["name"],
-                    )
 
     # -- one turn of the loop
 
@@ -436,21 +387,6 @@ class Driver:
             logging_level=settings.logging_level, output_action=settings.output_action,
             timeout_s=settings.timeout_s, threads=spec.workers.threads, packages=spec.packages,
         )
-
-
-def publish_partial(spec: JobSpec) -> None:
-    """Leave the committed rows of a job that did not complete under `.partial`; idempotent.
-
-    Only for a job without a live driver.
-    """
-    if spec.settings.output_action != "append_row":
-        return
-    store, output = LocalStore(Path(spec.work)), LocalStore(Path(spec.output))
-    records = outputs.committed(store)
-    name = spec.settings.output_file_name + outputs.PARTIAL
-    if any(record["seg"] for record in records):
-        output.remove(name)
-        outputs.publish_rows(store, records, output, name)
 
 
 def _storage_full(error: InferayError | OSError) -> InferayError:

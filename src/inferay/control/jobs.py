@@ -19,8 +19,8 @@ from sqlalchemy.orm import Session
 from inferay.control.context import Context
 from inferay.control.operations import Steps, begin
 from inferay.control.tables import Job, Operation, now
-from inferay.engine.batch.driver import publish_partial
 from inferay.engine.batch.listing import Listing, list_folder
+from inferay.engine.batch.publish import publish_partial
 from inferay.engine.batch.spec import JobSpec
 from inferay.errors import Conflict, InferayError, JobError, NotFound, Unavailable, nearest
 from inferay.jobs.folder import JobFolder

@@ -1,0 +1,98 @@
+"""The end of a job: its final output, or the rows that a job without an end leaves.
+
+What is written, and how each thing, is `output`'s; here is the order, and `_SUCCESS.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from inferay.engine.batch import output as outputs
+from inferay.engine.batch.dispatch import Counts
+from inferay.engine.batch.journal import Record, check_newest
+from inferay.engine.batch.manifest import ManifestReader, Seal
+from inferay.engine.batch.spec import JobSpec
+from inferay.engine.batch.store import LocalStore, Store
+from inferay.errors import JobError
+
+
+def assemble(
+    spec: JobSpec, store: Store, output: Store, *, seal: Seal, epoch: int, counts: Counts,
+    run_facts: dict[str, Any], close_files: Callable[[], None],
+) -> None:
+    """Publish a finished job; idempotent: what is there and equal stays.
+
+    Args:
+        spec: The job.
+        store: Its work.
+        output: Where it is published.
+        seal: Its manifest's.
+        epoch: Whose driver publishes; a newer one stops it.
+        counts: How it went.
+        run_facts: What may differ between runs.
+        close_files: Ends the workers; called if scripts wrote files, which they may have open.
+
+    Raises:
+        JobError: The journal is incomplete, or two mini-batches wrote one file.
+        Conflict: A name is taken by other content.
+        SupersededError: A newer driver has the job.
+    """
+    records = outputs.committed(store)
+    outputs.check_complete(records, seal)
+    name = spec.settings.output_file_name
+    output.remove(name + outputs.PARTIAL)
+    _check_reserved(records, name)
+    if any(record["files"] for record in records):
+        close_files()
+    check_newest(store, epoch)
+    files = outputs.publish_files(store, records, output)
+    if spec.settings.output_action == "append_row":
+        files.append(outputs.publish_rows(store, records, output, name))
+    errors = outputs.publish_errors(records, ManifestReader(store, seal), output)
+    check_newest(store, epoch)
+    success = {
+        "format": "inferay.success", "version": outputs.VERSION,
+        "counts": {
+            "items": seal.units, "items_ok": counts.items_ok, "items_failed": counts.items_failed,
+            "mini_batches": seal.mini_batches, "rows": counts.rows,
+        },
+        "files": [asdict(file) for file in files],
+        "errors": asdict(errors) if errors else None,
+        "hashes": {**spec.hashes, "manifest": seal.sha256},
+        "run": {"job": spec.name, **run_facts},
+    }
+    try:
+        output.create(outputs.SUCCESS, json.dumps(success, indent=2).encode() + b"\n")
+    except FileExistsError:
+        outputs.is_published(output, spec.name)   # raises if it is another job's
+
+
+def publish_partial(spec: JobSpec) -> None:
+    """Leave the committed rows of a job that did not complete under `.partial`; idempotent.
+
+    Only for a job without a live driver.
+    """
+    if spec.settings.output_action != "append_row":
+        return
+    store, output = LocalStore(Path(spec.work)), LocalStore(Path(spec.output))
+    records = outputs.committed(store)
+    name = spec.settings.output_file_name + outputs.PARTIAL
+    if any(record["seg"] for record in records):
+        output.remove(name)
+        outputs.publish_rows(store, records, output, name)
+
+
+def _check_reserved(records: list[Record], name: str) -> None:
+    reserved = {name, outputs.SUCCESS, outputs.ERRORS}
+    for record in records:
+        for file in record["files"]:
+            if file["name"].split("/")[0] in reserved:
+                raise JobError(
+                    f"the script wrote '{file['name']}' under AZUREML_BI_OUTPUT_PATH, a name that "
+                    "the job itself writes; choose another",
+                    code="OutputNameClash", target=file["name"],
+                )
