@@ -147,11 +147,6 @@ class Dispatcher:
 
     # -- workers
 
-    @property
-    def is_any_ready(self) -> bool:
-        """Whether any worker takes leases now."""
-        return any(worker.state == "ready" for worker in self.workers.values())
-
     def slots_to_start(self) -> list[int]:
         """Return the slots that want a worker now, and count them as starting."""
         if self.is_over:

@@ -272,7 +272,7 @@ class Driver:
         while not dispatcher.is_over:
             for slot in dispatcher.slots_to_start():
                 pool.start(slot)
-            self._give_leases(pool, dispatcher)
+            self._give_leases(pool, dispatcher, progress)
             progress.write_if_due("Running", dispatcher, pool.waiting_for)
             self._check_stop(store)
             self._give_up_silent(pool)
@@ -303,11 +303,14 @@ class Driver:
 
     # -- one turn of the loop
 
-    def _give_leases(self, pool: Pool, dispatcher: Dispatcher) -> None:
+    def _give_leases(
+        self, pool: Pool, dispatcher: Dispatcher, progress: ProgressWriter
+    ) -> None:
         now_s = time.monotonic()
         for slot in dispatcher.workers:
             while lease := dispatcher.next_lease(slot):
                 self._first_lease_s = self._first_lease_s or now_s
+                progress.begin(dispatcher.counts)
                 allowed_s = lease.budget_s + self.spec.settings.timeout_s + SILENCE_S
                 busy = self._busy.setdefault(slot, _Leased(now_s))
                 busy.deadline_s = max(busy.deadline_s, now_s) + allowed_s

@@ -284,6 +284,29 @@ def _hashed(chunks: Iterator[bytes], published: Published) -> Iterator[bytes]:
     published.sha256 = digest.hexdigest()
 
 
+def withdraw_rows(store: Store, records: list[Record], output: Store, name: str) -> None:
+    """Remove the assembled rows if it is they that have the name; idempotent."""
+    _withdraw(output, name, _segments(store, records))
+
+
+def withdraw_errors(records: list[Record], manifest: ManifestReader, output: Store) -> None:
+    """Remove `errors.jsonl` if it is this job's; idempotent."""
+    _withdraw(output, ERRORS, error_lines(records, manifest))
+
+
+def _withdraw(output: Store, name: str, chunks: Iterator[bytes]) -> None:
+    if not output.exists(name):
+        return
+    ours = Published(name)
+    for _ in _hashed(chunks, ours):
+        pass
+    try:
+        _check_same(output, ours)
+    except Conflict:   # it is somebody else's
+        return
+    output.remove(name)
+
+
 def _check_same(output: Store, expected: Published) -> None:
     digest = hashlib.sha256()
     start = 0

@@ -35,7 +35,7 @@ class Progress:
         counts: How far it came.
         workers_ready: Workers that take leases.
         workers_wanted: Workers that the job would use.
-        items_per_s: Since this driver's first worker was ready.
+        items_per_s: Since this driver's first lease.
         seconds_left: At that rate, or None.
         waiting_for: What workers that do not start wait for.
         first_error: The failure of the lowest item known to have failed.
@@ -68,6 +68,13 @@ class ProgressWriter:
         self._first_done = 0
         self._last_s = 0.0
 
+    def begin(self, counts: Counts) -> None:
+        """Count the rate from now on: the first lease is given; later calls change nothing."""
+        if self._first_s is None:
+            self._first_s = time.monotonic()
+            self._first_items = counts.items_ok + counts.items_failed
+            self._first_done = counts.mini_batches_done
+
     def write_if_due(
         self, state: str, dispatcher: Dispatcher, waiting_for: Callable[[], str | None]
     ) -> None:
@@ -87,9 +94,6 @@ class ProgressWriter:
         self._last_s = now_s
         counts = dispatcher.counts if dispatcher else Counts()
         items = counts.items_ok + counts.items_failed
-        if self._first_s is None and dispatcher is not None and dispatcher.is_any_ready:
-            self._first_s = now_s
-            self._first_items, self._first_done = items, counts.mini_batches_done
         elapsed_s = now_s - (self._first_s or now_s)
         done = counts.mini_batches_done - self._first_done
         left = (dispatcher.mini_batches if dispatcher else 0) - counts.mini_batches_done

@@ -13,8 +13,8 @@ from typing import Any
 
 from inferay.engine.batch import output as outputs
 from inferay.engine.batch.dispatch import Counts
-from inferay.engine.batch.journal import Record, check_newest
-from inferay.engine.batch.manifest import ManifestReader, Seal
+from inferay.engine.batch.journal import Record, check_newest, valid_records
+from inferay.engine.batch.manifest import ManifestReader, Seal, read_seal
 from inferay.engine.batch.spec import JobSpec
 from inferay.engine.batch.store import LocalStore, Store
 from inferay.errors import JobError
@@ -74,16 +74,18 @@ def assemble(
 def publish_partial(spec: JobSpec) -> None:
     """Leave the committed rows of a job that did not complete under `.partial`; idempotent.
 
-    Only for a job without a live driver.
+    What its driver had published of the final output, before it came to its end, is withdrawn.
+    Only for a job without a live driver that is not published.
     """
-    if spec.settings.output_action != "append_row":
-        return
     store, output = LocalStore(Path(spec.work)), LocalStore(Path(spec.output))
     records = outputs.committed(store)
-    name = spec.settings.output_file_name + outputs.PARTIAL
-    if any(record["seg"] for record in records):
-        output.remove(name)
-        outputs.publish_rows(store, records, output, name)
+    rows = spec.settings.output_file_name
+    if spec.settings.output_action == "append_row" and any(record["seg"] for record in records):
+        output.remove(rows + outputs.PARTIAL)
+        outputs.publish_rows(store, records, output, rows + outputs.PARTIAL)
+    if any(record["k"] == "sealed" for record in valid_records(store)):
+        outputs.withdraw_rows(store, records, output, rows)
+        outputs.withdraw_errors(records, ManifestReader(store, read_seal(store)), output)
 
 
 def _check_reserved(records: list[Record], name: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from inferay.config import ARTIFACT_DATASTORE
 from inferay.control.context import Context
 from inferay.control.operations import Steps, begin
 from inferay.control.tables import Asset, Operation, now
@@ -71,7 +73,7 @@ def put_asset(
     path = None
     if uri_field is not None:
         path = local_path(context, session, who, properties[uri_field])
-        if not path.exists():
+        if not os.path.exists(path):
             raise InvalidInput(f"{uri_field}: {path} does not exist", target=uri_field)
     version = version or next_version(session, kind, name)
     row = find_version(session, kind, name, version)
@@ -97,7 +99,8 @@ def put_asset(
 def local_path(context: Context, session: Session, who: Principal, uri: str) -> Path:
     """Return the local path of a URI in a request.
 
-    A plain path is read for an admin; for any other token only below a datastore's folder.
+    A plain path is read for an admin; for any other token only below a datastore's folder, and not
+    below the one that holds the logs and the work of every job.
 
     Raises:
         NotAuthorized: This token may not name it.
@@ -107,9 +110,12 @@ def local_path(context: Context, session: Session, who: Principal, uri: str) -> 
     path = resolve_path(uri, folders)
     if who.role != "admin":
         real = Path(os.path.realpath(path))
-        if not any(real.is_relative_to(os.path.realpath(root)) for root in folders.values()):
+        private = os.path.realpath(context.workspace.datastores / ARTIFACT_DATASTORE)
+        roots = [os.path.realpath(folder) for folder in folders.values()]
+        if real.is_relative_to(private) or not any(real.is_relative_to(root) for root in roots):
             raise NotAuthorized(
-                f"the token '{who.name}' of role {who.role} may only name paths in a datastore",
+                f"the token '{who.name}' of role {who.role} may only name paths in a datastore of "
+                "data",
                 code="Forbidden", target=uri,
             )
     return path
@@ -181,10 +187,18 @@ def _snapshot(context: Context, operation: Operation) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
     copy = aside / (source.name or "content")
-    if source.is_dir():
-        shutil.copytree(source, copy, ignore=LEFT_OUT)
-    else:
-        shutil.copy2(source, copy)
+    try:
+        if source.is_dir():
+            shutil.copytree(source, copy, ignore=LEFT_OUT)
+        else:
+            shutil.copy2(source, copy)
+    except Exception as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        if isinstance(error, shutil.Error):   # of a folder: which files, and why
+            raise InvalidInput(
+                f"{source} cannot be copied: {error.args[0][0][2]}", target=str(source)
+            ) from error
+        raise
     digest = hash_path(copy)
     folder = context.workspace.assets / row.kind / digest
     folder.parent.mkdir(exist_ok=True)
@@ -217,15 +231,25 @@ def _activate(context: Context, operation: Operation) -> None:
 
 
 def _on_failure(session: Session, operation: Operation, error: InferayError) -> None:
-    row = session.get_one(Asset, operation.payload["asset"])
-    row.state = "Failed"
-    row.error = error.as_dict()
+    row = session.get(Asset, operation.payload["asset"])
+    if row is not None:   # else it was deleted meanwhile
+        row.state, row.error = "Failed", error.as_dict()
 
 
 def _same(row: Asset, properties: dict[str, Any], path: Path | None) -> bool:
     if row.properties != properties:
         return False
-    return row.content_hash is None or path is None or hash_path(path) == row.content_hash
+    return row.content_hash is None or path is None or _hash_of_copy(path) == row.content_hash
+
+
+def _hash_of_copy(path: Path) -> str:
+    """Return the hash that a snapshot of the path would have, without copying its bytes."""
+    if path.is_file():
+        return hash_path(path)
+    with tempfile.TemporaryDirectory() as aside:
+        links = Path(aside) / "content"
+        shutil.copytree(path, links, ignore=LEFT_OUT, copy_function=os.symlink)
+        return hash_path(links)
 
 
 def _word(kind: str) -> str:

@@ -25,6 +25,7 @@ from inferay.engine.resources import (
 from inferay.engine.resources import Compute as ComputeEntity
 from inferay.engine.resources import Datastore as DatastoreEntity
 from inferay.errors import Conflict, InferayError, InvalidInput, NotFound, nearest
+from inferay.jobs.states import JobStatus
 
 
 def put_endpoint(
@@ -237,6 +238,7 @@ def _cancel_jobs(context: Context, operation: Operation) -> None:
         live = select(Job).where(Job.endpoint == operation.payload["name"], Job.ended_at.is_(None))
         for job in session.scalars(live):
             job.is_cancel_wanted = True
+            job.status = JobStatus.CANCEL_REQUESTED
     context.wake.set()
 
 

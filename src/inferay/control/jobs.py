@@ -20,8 +20,10 @@ from inferay.control.context import Context
 from inferay.control.operations import Steps, begin
 from inferay.control.tables import Job, Operation, now
 from inferay.engine.batch.listing import Listing, list_folder
+from inferay.engine.batch.output import is_published
 from inferay.engine.batch.publish import publish_partial
 from inferay.engine.batch.spec import JobSpec
+from inferay.engine.batch.store import LocalStore
 from inferay.errors import Conflict, InferayError, JobError, NotFound, Unavailable, nearest
 from inferay.jobs.folder import JobFolder
 from inferay.jobs.ray_jobs import RayJobs, submission_id
@@ -142,6 +144,7 @@ class Watcher:
         self._looked_s = 0.0
         self._submitted_s: dict[str, float] = {}
         self._cancel_s: dict[str, float] = {}
+        self._done: dict[str, int] = {}   # mini-batches, at the last death of a job's driver
 
     def look(self) -> None:
         """Bring every live job a step on; does not wait for any."""
@@ -164,6 +167,8 @@ class Watcher:
         folder = JobFolder(self._context.workspace.job_folder(job.name))
         if job.is_cancel_wanted:
             folder.ask_to_cancel()
+        elif job.status == JobStatus.NOT_STARTED:
+            return   # its operation gives it to a driver; what an older epoch left is history
         if job.epoch == 0:
             if job.is_cancel_wanted:
                 self._end(job, JobStatus.CANCELED, None, folder)
@@ -204,8 +209,9 @@ class Watcher:
         try:
             self._drivers = self._context.ray().drivers()
         except Unavailable as error:
+            if self._drivers is not None or not self._looked_s:
+                log.warning("%s", error.message)
             self._drivers = None
-            log.warning("%s", error.message)
         self._looked_s = time.monotonic()
 
     def _submit(self, job: Job, folder: JobFolder) -> None:
@@ -214,6 +220,8 @@ class Watcher:
         submit(self._context.ray(), key, folder.spec_path, job.epoch, self._environment())
         self._context.checkpoint("job.submit:after")
         self._submitted_s[key] = time.monotonic()
+        if self._drivers is not None:   # what Ray said before does not list it
+            self._drivers[key] = "alive"
 
     def _environment(self) -> dict[str, str]:
         return {"INFERAY_HOME": str(self._context.workspace.home)}
@@ -221,7 +229,8 @@ class Watcher:
     def _resume(self, job: Job, folder: JobFolder) -> None:
         """The driver died without a result: give the job to the next one, unless that is vain."""
         done = ((folder.last_progress() or {}).get("counts") or {}).get("mini_batches_done", 0)
-        before = ((job.progress or {}).get("counts") or {}).get("mini_batches_done", 0)
+        before = self._done.get(job.name, 0)
+        self._done[job.name] = max(done, before)
         vain = 0 if done > before else job.resumes_without_progress + 1
         if vain > RESUMES_WITHOUT_PROGRESS_MAX:
             message = self._ray_message(job)
@@ -258,13 +267,20 @@ class Watcher:
         self, job: Job, status: JobStatus, error: dict[str, Any] | None, folder: JobFolder
     ) -> None:
         if status is not JobStatus.COMPLETED and folder.result(job.epoch) is None and job.epoch:
-            publish_partial(folder.read_spec())   # no driver lived to do it
+            try:
+                if is_published(LocalStore(Path(job.output)), job.name):
+                    status, error = JobStatus.COMPLETED, None   # its driver died after its last step
+                else:
+                    publish_partial(folder.read_spec())   # no driver lived to do it
+            except (OSError, ValueError, InferayError) as failure:   # it must end all the same
+                log.warning("job %s: its rows so far cannot be kept: %s", job.name, failure)
         with self._context.database.write() as session:
             row = session.get_one(Job, job.name)
             row.status, row.error, row.ended_at = status, error, now()
             row.progress = folder.last_progress() or row.progress
             row.waiting_for = None
         self._cancel_s.pop(job.name, None)
+        self._done.pop(job.name, None)
         self._submitted_s.pop(submission_id(job.name, job.epoch), None)
 
     def _say(

@@ -84,7 +84,10 @@ class Runner:
 
     def run_due(self) -> None:
         """Begin what is to be done and is not under way; does not block."""
-        self._under_way = {k: f for k, f in self._under_way.items() if not f.done()}
+        for key, done in [(k, f) for k, f in self._under_way.items() if f.done()]:
+            del self._under_way[key]
+            if (error := done.exception()) is not None:
+                log.error("operation %s could not be driven on", key, exc_info=error)
         for key in self.due():
             if key not in self._under_way:
                 self._under_way[key] = self._pool.submit(self.drive, key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -887,3 +888,47 @@ def test_a_journal_that_is_damaged_under_the_driver_never_gives_a_short_output(
     assert "predictions.csv" not in listing(spec)
     assert run_job(spec, inline(echo)).status == "Completed"
     assert out(spec).decode().splitlines() == lines_of(12)
+
+
+# -- what was published is withdrawn when the job does not complete
+
+
+def poisoned(paths: list[str], folder: Path) -> list[str]:
+    if paths[0].endswith("0003.txt"):
+        raise ValueError("bad")
+    return echo(paths, folder)
+
+
+def test_a_job_that_fails_while_it_publishes_leaves_no_predictions(
+    make_spec: MakeSpec, run_job: RunJob, inline: Inline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec(mini_batch_size=1)
+    create = LocalStore.create
+
+    def full(self: LocalStore, name: str, data: bytes) -> None:
+        if name == "_SUCCESS.json":
+            raise OSError(errno.ENOSPC, "No space left on device", name)
+        create(self, name, data)
+
+    monkeypatch.setattr(LocalStore, "create", full)
+    result = run_job(spec, inline(poisoned))
+    assert (result.status, (result.error or {})["code"]) == ("Failed", "StorageFull")
+    assert listing(spec) == ["predictions.csv.partial"]
+    monkeypatch.undo()
+    assert run_job(spec, inline(poisoned)).status == "Completed"
+    assert listing(spec) == ["_SUCCESS.json", "errors.jsonl", "predictions.csv"]
+
+
+def test_a_file_that_someone_else_put_there_meanwhile_is_never_touched(
+    make_spec: MakeSpec, run_job: RunJob, inline: Inline
+) -> None:
+    spec = make_spec()
+
+    def meddle(paths: list[str], folder: Path) -> list[str]:
+        os.makedirs(spec.output, exist_ok=True)
+        (Path(spec.output) / "predictions.csv").write_text("theirs")
+        return echo(paths, folder)
+
+    result = run_job(spec, inline(meddle))
+    assert (result.status, (result.error or {})["code"]) == ("Failed", "OutputExists")
+    assert out(spec) == b"theirs"
