@@ -19,9 +19,6 @@ NAME = "progress.json"
 #: How often a running job's progress is written.
 INTERVAL_S = 0.5
 
-#: How long workers may be starting before the progress says what they wait for.
-WAITING_AFTER_S = 3.0
-
 
 @dataclass(frozen=True)
 class Progress:

@@ -28,6 +28,9 @@ from inferay.engine.batch.pool import Events, SettingsOf, event_of
 from inferay.engine.batch.process import WorkerProcess
 from inferay.engine.batch.units import Range
 
+#: An actor that has no place after so long waits for resources, not for its process to start.
+WAITING_AFTER_S = 5.0
+
 #: How long actors get to end their worker processes before Ray kills them.
 CLOSE_WAIT_S = 4.0
 
@@ -54,6 +57,10 @@ class WorkerActor:
         self._process: WorkerProcess | None = None
         self._answers: dict[int, Future[dict[str, Any]]] = {}
         self._lock = threading.Lock()
+
+    def is_placed(self) -> bool:
+        """Answer: then Ray has found room for the actor."""
+        return True
 
     def start(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Start a process, in place of one that is gone; return its first message."""
@@ -125,16 +132,18 @@ class RayPool:
         )
         self._actors: dict[int, Any] = {}   # handles; Ray has no type for their methods
         self._starts: dict[int, int] = {}
-        self._starting: dict[int, float] = {}
+        self._unplaced: dict[int, float] = {}
         self._is_closed = False
 
     def start(self, slot: int) -> None:
         """See `Pool.start`."""
         number = self._starts.get(slot, 0)
         self._starts[slot] = number + 1
-        self._starting[slot] = time.monotonic()
         if slot not in self._actors:
             self._actors[slot] = self._actor_class.remote()
+            self._unplaced[slot] = time.monotonic()
+            placed = self._actors[slot].is_placed.remote().future()
+            placed.add_done_callback(lambda _: self._unplaced.pop(slot, None))
         reference = self._actors[slot].start.remote(asdict(self._settings_of(slot, number)))
         self._when_done(reference, slot, number, lambda f: WorkerStartFailed(slot, f))
 
@@ -156,13 +165,14 @@ class RayPool:
 
     def waiting_for(self) -> str | None:
         """See `Pool.waiting_for`: what Ray has no room for."""
-        if not self._starting:
+        waits = list(self._unplaced.values())
+        waited_s = time.monotonic() - min(waits, default=time.monotonic())
+        if waited_s < WAITING_AFTER_S:
             return None
-        waited_s = time.monotonic() - min(self._starting.values())
         wanted = [("CPU", self._resources.num_cpus), ("GPU", self._resources.num_gpus)]
         free: dict[str, float] = ray.available_resources()   # type: ignore[no-untyped-call]
         lacking = [
-            f"{need * len(self._starting):g} {name}s, {free.get(name, 0):g} available"
+            f"{need * len(waits):g} {name}s, {free.get(name, 0):g} available"
             for name, need in wanted if need > free.get(name, 0)
         ]
         return f"waiting for {' and '.join(lacking)}, {waited_s:.0f} s" if lacking else None
@@ -172,7 +182,10 @@ class RayPool:
         if self._is_closed:
             return
         self._is_closed = True
-        stops: list[Any] = [actor.stop.remote() for actor in self._actors.values()]
+        stops: list[Any] = [
+            actor.stop.remote() for slot, actor in self._actors.items()
+            if slot not in self._unplaced   # one without a place would not answer
+        ]
         if stops:
             ray.wait(stops, num_returns=len(stops), timeout=CLOSE_WAIT_S)
         for actor in self._actors.values():
@@ -183,7 +196,6 @@ class RayPool:
         self, reference: Any, slot: int, number: int, lost: Callable[[Failure], Event]
     ) -> None:
         def on_done(future: Future[dict[str, Any]]) -> None:
-            self._starting.pop(slot, None)
             try:
                 event = event_of(slot, future.result())
             except ray.exceptions.RayError as error:
