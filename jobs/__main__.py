@@ -15,7 +15,13 @@ from pathlib import Path
 from inferay.engine.batch.driver import Interrupted, Result
 from inferay.engine.batch.journal import SupersededError
 from inferay.engine.batch.spec import JobSpec
-from inferay.errors import EXIT_INTERRUPTED, InferayError, exit_code
+from inferay.errors import (
+    EXIT_CODES,
+    EXIT_INTERRUPTED,
+    InferayError,
+    InvalidInput,
+    exit_code,
+)
 from inferay.jobs.folder import SPEC, read_frozen
 from inferay.jobs.tee import Tee
 
@@ -33,7 +39,12 @@ def main(arguments: list[str] | None = None) -> int:
     except InferayError as error:
         print(error.message, file=sys.stderr)
         return exit_code(error)
-    with Tee(Path(spec.logs) / "driver.txt"):
+    try:
+        log = Tee(Path(spec.logs) / "driver.txt")
+    except OSError as error:
+        print(f"cannot write the job's log: {error}", file=sys.stderr)
+        return EXIT_CODES[InvalidInput]
+    with log:
         return _run(spec, options.epoch)
 
 

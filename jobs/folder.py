@@ -90,6 +90,9 @@ def read_frozen(path: Path) -> JobSpec:
         InvalidInput: It cannot be read, or is no spec.
     """
     try:
-        return JobSpec.from_dict(json.loads(path.read_bytes()))
+        found = json.loads(path.read_bytes())
+        if not isinstance(found, dict):
+            raise ValueError(f"expected an object, got {type(found).__name__}")
+        return JobSpec.from_dict(found)
     except (OSError, ValueError) as error:
         raise InvalidInput(f"cannot read the job spec {path}: {error}", target=str(path)) from error

@@ -6,6 +6,8 @@ Submission ids are ours and deterministic, so that a repeated submission is one 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,13 +41,17 @@ class RayAddress:
 
 
 class RayJobs:
-    """The jobs of one Ray cluster."""
+    """The jobs of one Ray cluster.
+
+    Raises:
+        Unavailable: The file with its token cannot be read.
+    """
 
     def __init__(self, address: RayAddress) -> None:
         self.address = address
         headers = {"User-Agent": "inferay"}   # Ray refuses what looks like a browser
         if address.token_path is not None:
-            headers["Authorization"] = f"Bearer {address.token_path.read_text().strip()}"
+            headers["Authorization"] = f"Bearer {_token(address.token_path)}"
         self._http = httpx.Client(
             base_url=address.dashboard, headers=headers, timeout=TIMEOUT_S, trust_env=False
         )
@@ -77,7 +83,8 @@ class RayJobs:
         answer = self._request("GET", f"/api/jobs/{submission_id}")
         if answer.status_code == 404:
             return "missing"
-        return "gone" if self._json(answer)["status"] in _GONE else "alive"
+        with self._checked(answer):
+            return "gone" if answer.json()["status"] in _GONE else "alive"
 
     def drivers(self) -> dict[str, str]:
         """Return `alive` or `gone` for every driver that Ray knows, by submission id.
@@ -86,12 +93,11 @@ class RayJobs:
             Unavailable: Ray does not answer.
         """
         answer = self._request("GET", "/api/jobs/")
-        if answer.status_code != 200:
-            raise Unavailable(f"Ray answered {answer.status_code}", code="RayUnavailable")
-        return {
-            job["submission_id"]: "gone" if job["status"] in _GONE else "alive"
-            for job in answer.json() if job.get("submission_id")
-        }
+        with self._checked(answer):
+            return {
+                job["submission_id"]: "gone" if job["status"] in _GONE else "alive"
+                for job in answer.json() if job.get("submission_id")
+            }
 
     def message(self, submission_id: str) -> str:
         """Return what Ray says of the driver's end, in one line.
@@ -102,7 +108,8 @@ class RayJobs:
         answer = self._request("GET", f"/api/jobs/{submission_id}")
         if answer.status_code == 404:
             return "Ray does not know it"
-        lines = (self._json(answer).get("message") or "").strip().splitlines()
+        with self._checked(answer):
+            lines = (answer.json().get("message") or "").strip().splitlines()
         return lines[0] if lines else ""
 
     def stop(self, submission_id: str) -> None:
@@ -131,14 +138,30 @@ class RayJobs:
             )
         return answer
 
-    def _json(self, answer: httpx.Response) -> dict[str, Any]:
-        if answer.status_code != 200:
-            raise Unavailable(
-                f"Ray answered {answer.status_code} at {answer.request.url.path}",
-                code="RayUnavailable",
-            )
-        found: dict[str, Any] = answer.json()
-        return found
+    @contextmanager
+    def _checked(self, answer: httpx.Response) -> Iterator[None]:
+        """Read an answer that has to be Ray's."""
+        what = f"status {answer.status_code}"
+        try:
+            if answer.status_code == 200:
+                what = "something that is not Ray's"
+                yield
+                return
+        except (ValueError, KeyError, TypeError, AttributeError):
+            pass
+        raise Unavailable(
+            f"Ray at {self.address.dashboard} answered {what} for {answer.request.url.path}",
+            code="RayUnavailable",
+        )
+
+
+def _token(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise Unavailable(
+            f"cannot read Ray's token {path}: {error.strerror}", code="RayUnavailable"
+        ) from None
 
 
 def submission_id(job_name: str, epoch: int) -> str:

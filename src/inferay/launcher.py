@@ -119,15 +119,17 @@ def up(
 
     Raises:
         Unavailable: Something did not start; the message names its log.
-        Conflict: The port is taken by another program.
+        Conflict: The port is taken by another program, or the workspace runs a Ray of its own and
+            shall join another one.
     """
     prepare(workspace)
+    given = {"host": host, "port": port, "ray_address": ray_address, "workers_max": workers_max}
+    given = {key: value for key, value in given.items() if value is not None}
     with _lock(workspace):
-        settings = _keep_settings(workspace, {
-            "host": host, "port": port, "ray_address": ray_address, "workers_max": workers_max,
-        })
+        settings = _read_json(workspace.home / "settings.json") | given
         ensure_ray(workspace, settings.get("ray_address"))
         _ensure_control(workspace, settings)
+        _keep_settings(workspace, given)   # only what works
         return look(workspace)
 
 
@@ -157,11 +159,11 @@ def down(workspace: Workspace) -> list[str]:
         if state.control is not None:
             _end(state.control)
             ended.append("control plane")
+        state = look(workspace)   # it may have started Ray again until then
         if state.head is not None and state.head.temp_dir:
             if state.ray is not None:
                 ended.append("Ray")
             _end_ray(_recorded(workspace, "ray"), state.head.temp_dir)
-            shutil.rmtree(state.head.temp_dir, ignore_errors=True)
         for name in ("processes.json", "ray.json", "control.json"):
             (workspace.run / name).unlink(missing_ok=True)
         return ended
@@ -174,9 +176,10 @@ def prepare(workspace: Workspace) -> None:
     for folder in (workspace.secrets, workspace.run, workspace.logs, workspace.tls,
                    workspace.assets, workspace.datastores):
         folder.mkdir(mode=0o700, exist_ok=True)
-    for path in (workspace.admin_token, workspace.ray_token):
-        if not path.exists():
-            write_private(path, secrets.token_urlsafe(32).encode())
+    with _lock(workspace):   # two that start at once must agree on the tokens
+        for path in (workspace.admin_token, workspace.ray_token):
+            if not path.exists():
+                write_private(path, secrets.token_urlsafe(32).encode())
 
 
 def write_private(path: Path, data: bytes) -> None:
@@ -206,13 +209,22 @@ def ensure_ray(workspace: Workspace, ray_address: str | None = None) -> RayHead:
 
     Raises:
         Unavailable: It did not start within three tries.
+        Conflict: Another cluster shall be joined while the workspace runs a head of its own.
     """
+    state = look(workspace)
     if ray_address:
+        if state.ray is not None:
+            raise Conflict(
+                "the workspace runs a Ray of its own; end it with `inferay down` before another "
+                "one is joined",
+                code="RayRunning",
+            )
+        if state.head is not None and state.head.temp_dir:
+            _end_ray(_recorded(workspace, "ray"), state.head.temp_dir)   # what a dead one left
         token = os.environ.get("RAY_AUTH_TOKEN_PATH", "")
         head = RayHead("", ray_address.rstrip("/"), "", token)
         _write_json(workspace.run / "ray.json", asdict(head))
         return head
-    state = look(workspace)
     if state.ray is not None and state.head is not None and _answers(state.head):
         return state.head
     if state.head is not None and state.head.temp_dir:
@@ -224,6 +236,22 @@ def ensure_ray(workspace: Workspace, ray_address: str | None = None) -> RayHead:
     raise Unavailable(
         f"Ray did not start; see {workspace.logs / 'ray.log'}", code="RayUnavailable"
     )
+
+
+def revive_ray(workspace: Workspace) -> bool:
+    """Start the workspace's own Ray head again if it died; return whether it did; may block long.
+
+    Does nothing while `up` or `down` work on the workspace.
+
+    Raises:
+        Unavailable: It did not start.
+    """
+    with _lock(workspace, wait=False) as is_ours:
+        state = look(workspace) if is_ours else None
+        if state is None or state.ray or state.head is None or not state.head.temp_dir:
+            return False
+        ensure_ray(workspace)
+        return True
 
 
 def _start_ray(workspace: Workspace) -> RayHead | None:
@@ -255,8 +283,8 @@ def _start_ray(workspace: Workspace) -> RayHead | None:
         **{f"RAY_health_check_{name}": str(value) for name, value in RAY_HEALTH.items()},
     }
     del environment["RAY_ADDRESS"], environment["RAY_API_SERVER_ADDRESS"]
+    _write_json(workspace.run / "ray.json", asdict(head))   # `down` finds it from now on
     process = _spawn(command, workspace.logs / "ray.log", environment)
-    _write_json(workspace.run / "ray.json", asdict(head))
     _remember(workspace, "ray", process)
     if _wait(RAY_START_S, process, lambda: _answers(head)):
         return head
@@ -296,7 +324,7 @@ def _ray_temp_dir(workspace: Workspace) -> Path:
 
 
 def _end_ray(head: Process | None, temp_dir: str) -> None:
-    """End the head and all that it started; blocks until it is gone.
+    """End the head and all that it started, and delete its folder; blocks until it is gone.
 
     Jobs lose nothing by it: their state is in their journals. A head that is asked nicely waits
     for its drivers for longer than a person waits for `down`.
@@ -308,7 +336,8 @@ def _end_ray(head: Process | None, temp_dir: str) -> None:
                 process.kill()
         psutil.wait_procs(found, timeout=STOP_WAIT_S)
         if not found:
-            return
+            break
+    shutil.rmtree(temp_dir, ignore_errors=True)
 
 
 def _of_head(head: Process | None, temp_dir: str) -> Iterator[psutil.Process]:
@@ -371,7 +400,7 @@ def _control_answers(workspace: Workspace, url: str) -> bool:
     token = workspace.admin_token.read_text().strip()
     try:
         answer = httpx.get(
-            f"{url}/v1/status", headers={"Authorization": f"Bearer {token}"}, timeout=5.0,
+            f"{url}/v1/computes", headers={"Authorization": f"Bearer {token}"}, timeout=5.0,
             verify=ssl.create_default_context(cafile=str(workspace.ca_certificate)),
             trust_env=False,
         )
@@ -441,11 +470,15 @@ def _clean_environment() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _lock(workspace: Workspace) -> Iterator[None]:
-    """Let one `up` or `down` at a time work on the workspace."""
+def _lock(workspace: Workspace, *, wait: bool = True) -> Iterator[bool]:
+    """Let one `up` or `down` at a time work on the workspace; yield whether it is our turn."""
     with open(workspace.run / "lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def _keep_settings(workspace: Workspace, given: dict[str, Any]) -> dict[str, Any]:

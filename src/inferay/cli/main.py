@@ -34,6 +34,11 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:   # the reader, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:   # a full disk, a folder that cannot be written
+        if "--debug" in arguments:
+            raise
+        tell(InferayError(" ".join(str(error).split())))
+        return exit_code(InferayError(""))
     finally:
         disconnect(options)
     return 0

@@ -84,15 +84,24 @@ class Address:
 
 
 class Http:
-    """Requests to a control plane; safe to share between threads."""
+    """Requests to a control plane; safe to share between threads.
+
+    Raises:
+        InvalidInput: The address is wrong, or its CA cannot be read.
+    """
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._client = httpx.Client(
-            base_url=address.url, timeout=TIMEOUT_S, trust_env=False,
-            headers={"Authorization": f"Bearer {address.token}"},
-            verify=ssl.create_default_context(cafile=str(address.ca) if address.ca else None),
-        )
+        try:
+            trusted = ssl.create_default_context(cafile=str(address.ca) if address.ca else None)
+            self._client = httpx.Client(
+                base_url=address.url, timeout=TIMEOUT_S, trust_env=False, verify=trusted,
+                headers={"Authorization": f"Bearer {address.token}"},
+            )
+        except OSError as error:   # an SSLError is one
+            raise InvalidInput(f"cannot read the CA to trust, {address.ca}: {error}") from None
+        except (httpx.InvalidURL, UnicodeEncodeError) as error:
+            raise InvalidInput(f"INFERAY_URL or INFERAY_TOKEN is wrong: {error}") from None
 
     def get(self, path: str, **params: Any) -> dict[str, Any]:
         """GET a JSON object.

@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,18 +85,18 @@ def serve(host: str, port: int, url: str) -> None:
 def _ray_of(workspace: Workspace) -> Callable[[], RayJobs]:
     """Return a function that gives the job API of the Ray head of now."""
     known: dict[RayHead, RayJobs] = {}
+    lock = threading.Lock()
 
     def ray() -> RayJobs:
         head = look(workspace).head
         if head is None:
             raise Unavailable("no Ray runs; run `inferay up`", code="RayUnavailable")
-        if head not in known:
-            for old in known.values():
-                old.close()
-            known.clear()
-            token = Path(head.token_path) if head.token_path else None
-            known[head] = RayJobs(RayAddress(head.gcs, head.dashboard, token))
-        return known[head]
+        with lock:
+            if head not in known:
+                known.clear()   # another thread may be using it: it is closed when nobody does
+                token = Path(head.token_path) if head.token_path else None
+                known[head] = RayJobs(RayAddress(head.gcs, head.dashboard, token))
+            return known[head]
 
     return ray
 

@@ -75,6 +75,8 @@ def put_asset(
         path = local_path(context, session, who, properties[uri_field])
         if not os.path.exists(path):
             raise InvalidInput(f"{uri_field}: {path} does not exist", target=uri_field)
+        if not (path.is_file() or path.is_dir()):
+            raise InvalidInput(f"{uri_field}: {path} is no file or folder", target=uri_field)
     version = version or next_version(session, kind, name)
     row = find_version(session, kind, name, version)
     if row is not None and row.state != "Failed":
@@ -114,8 +116,8 @@ def local_path(context: Context, session: Session, who: Principal, uri: str) -> 
         roots = [os.path.realpath(folder) for folder in folders.values()]
         if real.is_relative_to(private) or not any(real.is_relative_to(root) for root in roots):
             raise NotAuthorized(
-                f"the token '{who.name}' of role {who.role} may only name paths in a datastore of "
-                "data",
+                f"the token '{who.name}' of role {who.role} may only name paths in a datastore, "
+                f"and none in {ARTIFACT_DATASTORE}",
                 code="Forbidden", target=uri,
             )
     return path

@@ -14,7 +14,7 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.orm import Session
 
 #: How long a writer waits for another one.
@@ -24,7 +24,7 @@ BUSY_TIMEOUT_MS = 10_000
 class Database:
     """Sessions on the control plane's database; safe to share between threads."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str | URL) -> None:
         self.engine = create_engine(url)
         self._write_lock = threading.Lock()
         if self.engine.dialect.name == "sqlite":
@@ -33,12 +33,13 @@ class Database:
     @classmethod
     def in_file(cls, path: Path) -> Database:
         """Return the SQLite database in a file, made if need be."""
-        return cls(f"sqlite:///{path}")
+        return cls(URL.create("sqlite", database=str(path)))
 
     def migrate(self) -> None:
         """Bring the schema to this version; idempotent; blocks."""
         config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        scripts = str(Path(__file__).parent / "migrations")
+        config.set_main_option("script_location", scripts.replace("%", "%%"))
         with self.engine.begin() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")

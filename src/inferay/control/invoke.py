@@ -33,7 +33,7 @@ from inferay.engine.resources import (
     parse_body,
 )
 from inferay.engine.storage import is_uri
-from inferay.errors import Conflict, InvalidInput, NotFound
+from inferay.errors import Conflict, InvalidInput, NotAuthorized, NotFound
 from inferay.jobs.folder import JobFolder
 from inferay.jobs.states import JobStatus
 
@@ -72,6 +72,7 @@ def invoke(
 
     Raises:
         InvalidInput: The body, or a path in it, is wrong.
+        NotAuthorized: The caller may not name that path, or set that.
         NotFound: The endpoint, deployment, or an asset does not exist.
         Conflict: The output exists or is taken, or the job's name is, with other content.
     """
@@ -88,6 +89,11 @@ def invoke(
         )
     chosen = get_deployment(session, endpoint, wanted)
     check_ready(chosen.state, f"deployment '{wanted}' of endpoint '{endpoint}'")
+    if properties.environment_variables and who.role != "admin":
+        raise NotAuthorized(   # PYTHONPATH alone would run their code
+            f"the token '{who.name}' of role {who.role} may not set environment variables",
+            code="Forbidden", target="/properties/environmentVariables",
+        )
     request = {**body, "deployment": wanted, "endpoint": endpoint}
     known = session.get(Job, name)
     if known is not None:
@@ -186,7 +192,7 @@ def _input(
         path = Path(uri)
     else:
         path = assets.local_path(context, session, who, uri)
-    if not path.exists():
+    if not os.path.exists(path):
         raise InvalidInput(f"the input {path} does not exist", code="InputMissing", target=target)
     if is_folder != path.is_dir():
         is_, was = ("a file", "uri_folder") if is_folder else ("a folder", "uri_file")
@@ -211,12 +217,12 @@ def _output(
     if one.uri is None:
         return context.workspace.output_folder(name)
     path = assets.local_path(context, session, who, one.uri)
-    if path.exists() and not path.is_dir():
+    existing = next(parent for parent in (path, *path.parents) if os.path.exists(parent))
+    if not existing.is_dir():
         raise Conflict(
-            f"the output path {path} is a file; give a folder", code="OutputExists",
+            f"the output path {existing} is a file; give a folder", code="OutputExists",
             target=f"/properties/outputData/{key}/uri",
         )
-    existing = next(parent for parent in (path, *path.parents) if parent.exists())
     if not os.access(existing, os.W_OK | os.X_OK):
         raise InvalidInput(
             f"the output path {path} cannot be written: permission denied at {existing}",

@@ -269,7 +269,7 @@ class Watcher:
         if status is not JobStatus.COMPLETED and folder.result(job.epoch) is None and job.epoch:
             try:
                 if is_published(LocalStore(Path(job.output)), job.name):
-                    status, error = JobStatus.COMPLETED, None   # its driver died after its last step
+                    status, error = JobStatus.COMPLETED, None   # it died after the last step
                 else:
                     publish_partial(folder.read_spec())   # no driver lived to do it
             except (OSError, ValueError, InferayError) as failure:   # it must end all the same

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from importlib import metadata
+from typing import Any
 
 import yaml
 from sqlalchemy.orm import Session
@@ -66,7 +67,7 @@ def workers_of(
     compute = _compute(session, entity)
     notices = []
     if compute is not None:
-        nodes = compute.properties["properties"]["scaleSettings"]["maxNodeCount"]
+        nodes = max(1, compute.properties["properties"]["scaleSettings"]["maxNodeCount"])
         if entity.resources.instance_count > nodes:
             wanted = nodes * concurrency
             notices.append(
@@ -76,9 +77,8 @@ def workers_of(
     gpus = size.gpus if size else 0
     if not context.is_embedded:
         cpus = size.cpus if size else 1
-        count = max(1, wanted)
         share = round(cpus / concurrency, RAY_DECIMALS)
-        return WorkerSpec(count, share, gpus / concurrency, max(1, cpus // concurrency)), notices
+        return WorkerSpec(wanted, share, gpus / concurrency, max(1, cpus // concurrency)), notices
     machine = context.machine
     if gpus > machine.gpus and entity.properties.get(ALLOW_CPU) != "true":
         raise InvalidInput(
@@ -149,21 +149,42 @@ def environment_of(session: Session, entity: BatchDeployment) -> Asset | None:
 
 
 def packages_of(environment: Asset | None) -> tuple[str, ...]:
-    """Return the names of the Python packages that an environment's conda file declares."""
+    """Return the names of the Python packages that an environment's conda file declares.
+
+    Raises:
+        InvalidInput: It is no conda file.
+    """
     if environment is None:
         return ()
-    entity = from_rest(Environment, environment.name, {"properties": environment.properties})
-    conda = entity.conda_file
-    if isinstance(conda, str):
-        conda = yaml.safe_load(conda)
-    dependencies = (conda or {}).get("dependencies") or []
+    dependencies = _dependencies(environment)
     specs = [d for d in dependencies if isinstance(d, str)]
     for inner in (d for d in dependencies if isinstance(d, dict)):
         specs += [str(spec) for spec in inner.get("pip") or []]
     names = [re.split(r"[\s=<>!~\[;@]", spec.split("::")[-1].strip(), maxsplit=1)[0]
              for spec in specs]
-    plain = [name.lower().replace("_", "-") for name in names if name and name[0] not in "-#/."]
+    plain = [
+        name.lower().replace("_", "-") for name in names
+        if name and name[0] not in "-#." and "/" not in name   # options, paths, URLs
+    ]
     return tuple(n for n in plain if n not in ("python", "pip", "setuptools", "wheel"))
+
+
+def _dependencies(environment: Asset) -> list[Any]:
+    entity = from_rest(Environment, environment.name, {"properties": environment.properties})
+    conda: Any = entity.conda_file
+    if isinstance(conda, str):
+        try:
+            conda = yaml.safe_load(conda)
+        except yaml.YAMLError:
+            conda = "no YAML"
+    found = (conda or {}).get("dependencies") or [] if isinstance(conda, dict | None) else None
+    if not isinstance(found, list):
+        raise InvalidInput(
+            f"the conda file of environment {environment.name} version {environment.version} is "
+            "none: expected fields such as name and dependencies, a list",
+            target="environment",
+        )
+    return found
 
 
 def _compute_name(entity: BatchDeployment) -> str | None:

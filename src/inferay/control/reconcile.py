@@ -10,7 +10,7 @@ from inferay.control import assets, endpoints, jobs
 from inferay.control.context import Context
 from inferay.control.operations import Runner, Steps
 from inferay.errors import InferayError
-from inferay.launcher import ensure_ray, look
+from inferay.launcher import revive_ray
 
 log = logging.getLogger(__name__)
 
@@ -30,50 +30,48 @@ def all_steps() -> Steps:
 
 
 class Reconciler:
-    """Runs the loop on a thread of its own."""
+    """Runs the loop on a thread of its own, and the care for the Ray head on another."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._runner = Runner(context, all_steps())
         self._watcher = jobs.Watcher(context)
-        self._is_stopping = False
-        self._head_looked_s = time.monotonic()
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="reconcile")
+        # A start of Ray takes long: nobody waits for it, and whoever stops us cleans up after it.
+        self._head = threading.Thread(target=self._look_after_head, name="head", daemon=True)
 
     def start(self) -> None:
         """Start the loop."""
         self._thread.start()
+        if self._context.is_embedded:
+            self._head.start()
 
     def stop(self) -> None:
         """End the loop; blocks until the steps under way have ended."""
-        self._is_stopping = True
+        self._stopping.set()
         self._context.wake.set()
         self._thread.join()
         self._runner.close()
 
     def _loop(self) -> None:
-        while not self._is_stopping:
+        while not self._stopping.is_set():
             self._context.wake.wait(TURN_S)
             self._context.wake.clear()
             try:
                 self._runner.run_due()
                 self._watcher.look()
-                self._look_after_head()
             except Exception:   # the loop must outlive any one turn's trouble
                 log.exception("a turn of the loop failed")
                 time.sleep(TURN_S)
 
     def _look_after_head(self) -> None:
         """Start the workspace's Ray head again if it died."""
-        if not self._context.is_embedded or self._is_stopping:
-            return
-        if time.monotonic() - self._head_looked_s < HEAD_LOOK_S:
-            return
-        self._head_looked_s = time.monotonic()
-        workspace = self._context.workspace
-        if look(workspace).ray is None and look(workspace).head is not None:
-            log.warning("the Ray head is gone; it is started again")
+        while not self._stopping.wait(HEAD_LOOK_S):
             try:
-                ensure_ray(workspace)
+                if revive_ray(self._context.workspace):
+                    log.warning("the Ray head was gone; it was started again")
             except InferayError as error:
                 log.error("%s", error.message)
+            except Exception:   # the care must outlive any one trouble
+                log.exception("the Ray head cannot be looked after")

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -45,7 +46,7 @@ def ensure_tls(workspace: Workspace, host: str) -> ServerTls:
         _make_ca(ca_key_path, workspace.ca_certificate)
     tls = ServerTls(workspace.tls / "server.pem", workspace.secrets / "server_key.pem")
     names = _names(host)
-    if not (tls.key.exists() and _is_good(tls.certificate, names)):
+    if not _is_good(tls, names, workspace.ca_certificate):
         _make_server(tls, names, ca_key_path, workspace.ca_certificate)
     return tls
 
@@ -61,7 +62,7 @@ def _make_ca(key_path: Path, certificate_path: Path) -> None:
         .sign(key, hashes.SHA256())
     )
     write_private(key_path, _key_bytes(key))
-    certificate_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    write_private(certificate_path, certificate.public_bytes(serialization.Encoding.PEM))
 
 
 def _make_server(
@@ -87,7 +88,7 @@ def _make_server(
     )
     write_private(tls.key, _key_bytes(key))
     pem = serialization.Encoding.PEM
-    tls.certificate.write_bytes(certificate.public_bytes(pem) + ca.public_bytes(pem))
+    write_private(tls.certificate, certificate.public_bytes(pem) + ca.public_bytes(pem))
 
 
 def _builder(
@@ -122,10 +123,17 @@ def _names(host: str) -> list[x509.GeneralName]:
     return names
 
 
-def _is_good(path: Path, names: list[x509.GeneralName]) -> bool:
-    if not path.exists():
+def _is_good(tls: ServerTls, names: list[x509.GeneralName], ca_path: Path) -> bool:
+    try:
+        certificate = x509.load_pem_x509_certificate(tls.certificate.read_bytes())
+        key = serialization.load_pem_private_key(tls.key.read_bytes(), None)
+        certificate.verify_directly_issued_by(
+            x509.load_pem_x509_certificate(ca_path.read_bytes())
+        )
+    except (FileNotFoundError, ValueError, InvalidSignature):
         return False
-    certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    if key.public_key() != certificate.public_key():
+        return False
     found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     is_fresh = certificate.not_valid_after_utc > datetime.now(UTC) + timedelta(days=RENEW_DAYS)
     return is_fresh and set(names) <= set(found)

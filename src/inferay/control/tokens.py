@@ -16,12 +16,16 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from inferay.control.tables import Token, now
+from inferay.engine.resources.references import NAME, NAME_RULE
 from inferay.errors import Conflict, InvalidInput, NotAuthorized, NotFound
 
 ROLES = ("admin", "reader", "scorer")
 
 #: Name of the token that the CLI and the client find by themselves.
 ADMIN = "admin"
+
+#: A century: who wants more leaves it out.
+DAYS_MAX = 36_500
 
 
 @dataclass(frozen=True)
@@ -115,13 +119,18 @@ def create_token(
     """Add a token and return its secret, which is kept nowhere.
 
     Raises:
-        InvalidInput: There is no such role, or an endpoint is given for another role than scorer.
+        InvalidInput: The name, role or days are wrong, or an endpoint is given for another role
+            than scorer.
         Conflict: The name is taken.
     """
     if role not in ROLES:
         raise InvalidInput(f"role: expected one of {', '.join(ROLES)}, got '{role}'")
     if endpoint is not None and role != "scorer":
         raise InvalidInput("endpoint: only a token of role scorer is bound to an endpoint")
+    if not NAME.fullmatch(name):
+        raise InvalidInput(f"name: expected {NAME_RULE}", target="name")
+    if days is not None and not abs(days) <= DAYS_MAX:   # also false for a NaN
+        raise InvalidInput(f"days: expected at most {DAYS_MAX}, got {days}", target="days")
     if session.scalar(select(Token).where(Token.name == name)) is not None:
         raise Conflict(f"a token '{name}' exists already; delete it first, or choose another name")
     secret = secrets.token_urlsafe(32)

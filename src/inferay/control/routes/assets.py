@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import shutil
 import uuid
@@ -23,6 +25,9 @@ from inferay.engine.storage import datastore_uri
 from inferay.errors import InvalidInput, NotAuthorized, NotFound, nearest
 
 router = APIRouter(prefix="/v1")
+
+#: What a file system says of a name that is too long, or a file here and a folder there.
+_WRONG_NAME = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY)
 
 
 class Kind(StrEnum):
@@ -55,15 +60,22 @@ async def put_upload(context: Ctx, who: Caller, request: Request, key: str, path
     if not parts or ".." in parts or path.startswith("/") or "\0" in path:
         raise InvalidInput(f"'{path}' is no relative path without '..'", target=path)
     target = folder.joinpath(*parts)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name[:200]}.{uuid.uuid4().hex}")
+    aside = target.with_name(f".{uuid.uuid4().hex}")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with open(aside, "xb") as file:
             async for chunk in request.stream():
                 file.write(chunk)
         os.replace(aside, target)
+    except OSError as error:
+        if error.errno not in _WRONG_NAME:
+            raise
+        raise InvalidInput(
+            f"'{path}' cannot be a file of this upload: {error.strerror}", target=path
+        ) from error
     finally:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink()
 
 
 @router.delete("/uploads/{key}", status_code=204)

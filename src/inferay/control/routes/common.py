@@ -6,13 +6,14 @@ import json
 import time
 from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from inferay.control.context import Context
 from inferay.control.tables import Operation
 from inferay.control.tokens import Principal, authenticate
+from inferay.control.views import operation_view
 from inferay.errors import InvalidInput
 
 #: A body is a declaration, never data: files go through uploads.
@@ -86,11 +87,23 @@ Json = Annotated[dict[str, Any], Depends(get_json)]
 
 
 def body_of(cls: type[BaseModel]) -> dict[str, Any]:
-    """Return the part of the OpenAPI document that describes a JSON body."""
+    """Return the part of the OpenAPI document that describes a JSON body.
+
+    What it refers to stands in its `$defs` until `hoist` moves it.
+    """
     schema = cls.model_json_schema(by_alias=True, ref_template="#/components/schemas/{model}")
-    schema.pop("$defs", None)
     content = {"application/json": {"schema": schema}}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def hoist(document: dict[str, Any]) -> dict[str, Any]:
+    """Return an OpenAPI document with the bodies' definitions where they are referred to."""
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    for item in document["paths"].values():
+        for operation in item.values():
+            for content in operation.get("requestBody", {}).get("content", {}).values():
+                schemas.update(content["schema"].pop("$defs", {}))
+    return document
 
 
 def settle(context: Context, operation: Operation) -> Operation:
@@ -107,11 +120,13 @@ def settle(context: Context, operation: Operation) -> Operation:
 
 def operation_answer(
     context: Context, operation: Operation, view: dict[str, Any] | None, *, is_new: bool
-) -> JSONResponse:
+) -> Response:
     """Return the answer to a PUT or DELETE: the resource, and where to ask how far it is."""
     status = 201 if is_new else 200
+    if view is None and operation.status == "Succeeded":
+        return Response(status_code=204)
     if view is None:
-        status = 204 if operation.status == "Succeeded" else 202
+        status, view = 202, operation_view(operation)
     headers = {}
     if operation.status == "Running":
         address = f"{context.url}/v1/operations/{operation.id}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,8 +19,10 @@ from inferay.control.invoke import invoke
 from inferay.control.routes.common import PAGE, Admin, Caller, Ctx, Json, Reader, body_of, settle
 from inferay.control.tables import Job, Operation
 from inferay.control.views import job_view
+from inferay.engine.batch.output import ERRORS, PARTIAL, SUCCESS
 from inferay.engine.resources import BatchJobBody
 from inferay.errors import NotFound
+from inferay.jobs.states import JobStatus
 
 router = APIRouter()
 
@@ -135,13 +139,18 @@ def get_log(
 @router.get("/v1/jobs/{name}/outputs/score/files")
 def list_output(context: Ctx, who: Caller, name: str) -> dict[str, Any]:
     """Return the names and sizes of the files in a job's output."""
-    return {"value": _files(Path(_job(context, who, name).output))}
+    job = _job(context, who, name)
+    published = _published(job)
+    return {"value": [file for file in _files(Path(job.output)) if file["name"] in published]}
 
 
 @router.get("/v1/jobs/{name}/outputs/score/files/{path:path}")
 def get_output(context: Ctx, who: Caller, name: str, path: str) -> Response:
     """Return a file of a job's output."""
-    file = _inside(Path(_job(context, who, name).output), path)
+    job = _job(context, who, name)
+    if path not in _published(job):
+        raise NotFound(f"there is no file '{path}'", target=path)
+    file = _inside(Path(job.output), path)
     return FileResponse(file, media_type="application/octet-stream")
 
 
@@ -158,15 +167,29 @@ def _list(context: Context, top: int, *conditions: Any) -> dict[str, Any]:
         return {"value": [job_view(row, context.url) for row in session.scalars(query)]}
 
 
+def _published(job: Job) -> set[str]:
+    """Return the names in its output that are the job's own: the folder may hold more."""
+    rows = (job.spec or {}).get("settings", {}).get("output_file_name", "")
+    if job.status != JobStatus.COMPLETED:
+        return {rows + PARTIAL}
+    try:
+        success = json.loads((Path(job.output) / SUCCESS).read_bytes())
+        files = [file["name"] for file in success["files"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        files = [rows]
+    return {SUCCESS, ERRORS, *files}
+
+
 def _files(folder: Path) -> list[dict[str, Any]]:
     found = []
     for parent, folders, files in os.walk(folder):
         folders.sort()
         for file in sorted(files):
-            path = Path(parent) / file
-            if not file.startswith("."):
-                name = os.path.relpath(path, folder)
-                found.append({"name": name, "sizeBytes": path.stat().st_size})
+            name = os.path.relpath(os.path.join(parent, file), folder)
+            with contextlib.suppress(NotFound, FileNotFoundError):   # a link out, or gone since
+                size = _inside(folder, name).stat().st_size
+                if not file.startswith("."):
+                    found.append({"name": name, "sizeBytes": size})
     return found
 
 
@@ -177,6 +200,6 @@ def _inside(folder: Path, path: str) -> Path:
         NotFound: There is none, or it lies elsewhere.
     """
     file = Path(os.path.realpath(folder / path)) if "\0" not in path else folder
-    if not file.is_relative_to(os.path.realpath(folder)) or not file.is_file():
+    if not file.is_relative_to(os.path.realpath(folder)) or not os.path.isfile(file):
         raise NotFound(f"there is no file '{path}'", target=path)
     return file

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from sqlalchemy import func, select
 
 import inferay
-from inferay.control.routes.common import Admin, Caller, Ctx, Json, Reader
+from inferay.control.routes.common import Admin, Caller, Ctx, Json, Reader, hoist
 from inferay.control.tables import Deployment, Endpoint, Job, Operation, Token
 from inferay.control.tokens import create_token, delete_token
 from inferay.control.views import operation_view, token_view
@@ -39,8 +39,7 @@ def status(context: Ctx, who: Reader) -> dict[str, Any]:
 @router.get("/openapi.json", include_in_schema=False)
 def openapi(request: Request, who: Caller) -> dict[str, Any]:
     """Return the OpenAPI document."""
-    found: dict[str, Any] = request.app.openapi()
-    return found
+    return hoist(request.app.openapi())
 
 
 @router.get("/v1/operations/{key}")

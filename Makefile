@@ -1,0 +1,41 @@
+# A fresh machine needs Python 3.11 or later, pip, make and git; the rest is set up in .venv.
+
+PYTHON := $(or $(shell command -v python3.11),$(shell command -v python3),python3)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DELETE_ON_ERROR:
+.PHONY: install demo test lint bench lock
+
+install: .venv/.installed
+
+.venv/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "inferay needs Python 3.11 or later; $(PYTHON) is %d.%d" % sys.version_info[:2])'
+	@echo "installing into .venv (a few minutes the first time)"
+	@$(PYTHON) -m venv .venv
+	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Real images through a batch endpoint, from nothing; KEEP=1 leaves the workspace running.
+demo: install
+	@$(BIN)/python examples/digits/demo.py
+
+test: install
+	$(BIN)/pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/mypy --explicit-package-bases tests benchmarks examples
+	$(BIN)/pytest -q tests/test_imports.py
+
+bench: install
+	$(BIN)/python benchmarks/batch.py
+
+# Pins what pyproject.toml asks for. Pins that still fit stay; UV_FLAGS=--upgrade renews all.
+lock: install
+	@$(PIP) install uv
+	$(BIN)/uv pip compile pyproject.toml --extra demo --group dev --universal \
+	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
+	  --quiet $(UV_FLAGS) --output-file requirements.lock

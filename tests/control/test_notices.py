@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from inferay.control.context import Machine
+from inferay.control.notices import deployment_notices, packages_of, workers_of
+from inferay.control.tables import Asset
+from inferay.engine.batch.spec import WorkerSpec
+from inferay.engine.resources import BatchDeployment
+from inferay.errors import InvalidInput, NotFound
+from tests.control.conftest import Plane
+
+SMALL = Machine(cpus=2, cores=2, gpus=0)
+
+
+def deployment(**more: Any) -> BatchDeployment:
+    return BatchDeployment.model_validate({"name": "blue", "type": "model", **more})
+
+
+def workers(plane: Plane, entity: BatchDeployment, **context: Any) -> tuple[WorkerSpec, list[str]]:
+    with plane.database.read() as session:
+        return workers_of(replace(plane.context, **context), session, entity)
+
+
+def resources(kind: str | None = None, count: int = 1) -> dict[str, Any]:
+    return {"instance_count": count, **({"instance_type": kind} if kind else {})}
+
+
+def test_a_deployment_without_a_size_takes_the_machine_and_says_nothing(plane: Plane) -> None:
+    assert workers(plane, deployment()) == (WorkerSpec(1, round(2 / 64, 4), 0.0, 2), [])
+
+
+def test_a_larger_instance_is_clamped_to_the_machine_and_said(plane: Plane) -> None:
+    entity = deployment(resources=resources("Standard_DS4_v2"))
+    spec, notices = workers(plane, entity, machine=SMALL)
+    assert spec == WorkerSpec(1, round(2 / 64, 4), 0.0, 2)
+    assert notices == ["instance type Standard_DS4_v2 has 8 CPUs and this machine 2; 2 are used"]
+    smaller = deployment(resources=resources("Standard_DS1_v2"))
+    assert workers(plane, smaller, machine=SMALL) == (WorkerSpec(1, round(1 / 64, 4), 0.0, 1), [])
+
+
+def test_more_workers_than_cores_are_clamped_unless_told_otherwise(plane: Plane) -> None:
+    entity = deployment(
+        resources=resources(count=3), settings={"max_concurrency_per_instance": 2}
+    )
+    spec, notices = workers(plane, entity)
+    assert (spec.count, spec.threads) == (2, 1)
+    assert "6 workers were asked for" in notices[0]
+    assert "--workers-max" in notices[0]
+    assert workers(plane, entity, workers_max=6)[0].count == 6
+    assert workers(plane, entity, workers_max=6)[1] == []
+
+
+def test_a_worker_asks_ray_for_more_than_nothing_however_many_there_are(plane: Plane) -> None:
+    entity = deployment(settings={"max_concurrency_per_instance": 1000})
+    spec, _ = workers(plane, entity, workers_max=1000)
+    assert spec.num_cpus >= 0.0001
+
+
+def test_a_cluster_is_asked_for_what_the_instance_type_has(plane: Plane) -> None:
+    entity = deployment(
+        resources=resources("Standard_NC12s_v3", 3), settings={"max_concurrency_per_instance": 2}
+    )
+    spec, notices = workers(plane, entity, is_embedded=False)
+    assert (spec, notices) == (WorkerSpec(6, 6.0, 1.0, 6), [])
+
+
+def test_a_gpu_type_without_a_gpu_is_refused_and_names_the_way_out(plane: Plane) -> None:
+    with pytest.raises(InvalidInput, match="inferay.allow_cpu"):
+        workers(plane, deployment(resources=resources("Standard_NC6s_v3")))
+    allowed = deployment(
+        resources=resources("Standard_NC6s_v3"), properties={"inferay.allow_cpu": "true"}
+    )
+    assert workers(plane, allowed)[0].num_gpus == 0.0
+
+
+def test_a_gpu_is_shared_by_the_workers_of_its_instance(plane: Plane) -> None:
+    entity = deployment(
+        resources=resources("Standard_NC6s_v3"), settings={"max_concurrency_per_instance": 2}
+    )
+    spec, _ = workers(plane, entity, machine=Machine(cpus=8, cores=4, gpus=1))
+    assert (spec.count, spec.num_gpus) == (2, 0.5)
+
+
+def test_a_compute_gives_the_size_and_a_bound(plane: Plane) -> None:
+    body = {"properties": {"computeType": "AmlCompute", "properties": {
+        "vmSize": "Standard_DS1_v2", "scaleSettings": {"maxNodeCount": 2, "minNodeCount": 0},
+    }}}
+    plane.put("/v1/computes/small", body).raise_for_status()
+    entity = deployment(compute="azureml:small", resources=resources(count=5))
+    spec, notices = workers(plane, entity, workers_max=9)
+    assert (spec.count, spec.threads) == (2, 1)
+    assert notices == ["instance_count 5 is more than compute 'small' may have; 2 are used"]
+
+
+@pytest.mark.parametrize("is_embedded", [True, False])
+def test_a_compute_without_instances_still_gives_one_worker(
+    plane: Plane, is_embedded: bool
+) -> None:
+    body = {"properties": {"computeType": "AmlCompute", "properties": {
+        "vmSize": "Standard_DS1_v2", "scaleSettings": {"maxNodeCount": 0, "minNodeCount": 0},
+    }}}
+    plane.put("/v1/computes/none", body).raise_for_status()
+    entity = deployment(compute="azureml:none")
+    assert workers(plane, entity, is_embedded=is_embedded)[0].count == 1
+
+
+def test_an_unknown_size_is_refused_with_the_nearest(plane: Plane) -> None:
+    with pytest.raises(InvalidInput, match="did you mean 'Standard_DS3_v2'"):
+        workers(plane, deployment(resources=resources("Standard_DS3v2")))
+
+
+def environment(conda: Any) -> Asset:
+    return Asset(
+        kind="environments", name="e", version="1",
+        properties={"image": "i", "condaFile": conda},
+    )
+
+
+@pytest.mark.parametrize(("conda", "expected"), [
+    ("", ()),
+    ("name: e\n", ()),
+    ("dependencies:\n", ()),
+    ("dependencies: [python=3.11, pip, setuptools, wheel]\n", ()),
+    ("dependencies: [numpy, pandas=2.2, scipy==1.1, 'Scikit_Learn>=1.6,<2']\n",
+     ("numpy", "pandas", "scipy", "scikit-learn")),
+    ("dependencies: ['scikit-learn>=1.6,<2', 'conda-forge::xgboost=2']\n",
+     ("scikit-learn", "xgboost")),
+    ("""\
+dependencies:
+- pip
+- pip:
+  - torch==2.5.1+cpu
+  - transformers[torch]>=4
+  - PyYAML ; python_version > "3"
+  - azureml-mlflow~=1.5
+  - name @ https://host/name.whl
+  - --index-url https://host/simple
+  - -r requirements.txt
+  - ./local
+  - /abs/local
+  - local/inner
+  - git+https://github.com/x/y.git
+  - https://host/z-1.0.whl
+  - "# a comment"
+""", ("torch", "transformers", "pyyaml", "azureml-mlflow", "name")),
+    ("dependencies: [{pip: }, {npm: [x]}, 7]\n", ()),
+])
+def test_the_packages_of_a_conda_file_are_found_in_each_spelling(
+    conda: str, expected: tuple[str, ...]
+) -> None:
+    assert packages_of(environment(conda)) == expected
+
+
+def test_there_are_no_packages_without_an_environment_or_conda_file() -> None:
+    assert packages_of(None) == ()
+    assert packages_of(environment(None)) == ()
+
+
+@pytest.mark.parametrize("conda", ["just text", "a: [", "- 1\n", "dependencies: text\n", "7"])
+def test_a_conda_file_that_is_none_is_said_and_no_internal_error(conda: str) -> None:
+    with pytest.raises(InvalidInput, match="the conda file of environment e version 1"):
+        packages_of(environment(conda))
+
+
+def notices(plane: Plane, **more: Any) -> list[str]:
+    with plane.database.read() as session:
+        return deployment_notices(plane.context, session, deployment(**more))
+
+
+@pytest.mark.parametrize("reference", [
+    "azureml:AzureML-sklearn-1.5@latest",
+    "azureml:acft-hf-nlp-gpu:7",
+    "azureml://registries/azureml/environments/sklearn-1.5/labels/latest",
+])
+def test_a_curated_environment_is_said_and_never_looked_for(plane: Plane, reference: str) -> None:
+    (said,) = notices(plane, environment=reference)
+    assert "curated by Azure" in said
+
+
+def test_an_unknown_environment_of_ones_own_is_not_found(plane: Plane) -> None:
+    with pytest.raises(NotFound, match="mine"):
+        notices(plane, environment="azureml:mine:1")
+
+
+def test_missing_packages_and_an_undefined_compute_are_said(plane: Plane) -> None:
+    conda = "dependencies: [{pip: [numpy, nowhere-to-be-found]}]"
+    plane.put(
+        "/v1/environments/mine/versions/1", {"properties": {"image": "i", "condaFile": conda}}
+    ).raise_for_status()
+    said = notices(plane, environment="azureml:mine:1", compute="azureml:far")
+    assert "compute 'far' is not defined" in said[0]
+    assert said[1].endswith("not built yet: nowhere-to-be-found")
