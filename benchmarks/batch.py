@@ -153,7 +153,13 @@ def invoke(options: argparse.Namespace) -> Line:
     from inferay.client import Client
     from inferay.client.http import Address
     from inferay.config import Workspace
-    from inferay.engine.resources import BatchDeployment, BatchEndpoint, CodeConfiguration
+    from inferay.engine.resources import (
+        BatchDeployment,
+        BatchEndpoint,
+        BatchSettings,
+        CodeConfiguration,
+        Resources,
+    )
     from inferay.jobs.ray_jobs import RayAddress, RayJobs
 
     with _scratch() as folder:
@@ -172,7 +178,8 @@ def invoke(options: argparse.Namespace) -> Line:
                 BatchDeployment(
                     name="d", endpoint_name="bench",
                     code_configuration=CodeConfiguration(code=str(code), scoring_script="score.py"),
-                    resources={"instance_count": 2}, settings={"mini_batch_size": 1},
+                    resources=Resources(instance_count=2),
+                    settings=BatchSettings(mini_batch_size=1),
                 ),
                 set_default=True,
             )

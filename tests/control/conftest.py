@@ -132,7 +132,7 @@ class Plane:
 
     def put(self, path: str, body: dict[str, Any]) -> httpx.Response:
         """PUT, then finish its operation."""
-        answer = self.http.put(path, json=body)
+        answer: httpx.Response = self.http.put(path, json=body)
         self.turn()
         return answer
 

@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi.routing import APIRoute
 
-from inferay.control.app import create_app
 from tests.control.conftest import Plane, deploy, invocation
 
 #: What each route takes. A new route without an entry fails the test below.
@@ -66,20 +64,6 @@ REACHES = {
     "scorer": {"scorer"},
     "upload": {"scorer", "stranger"},
 }
-
-
-def routes(plane: Plane) -> set[tuple[str, str]]:
-    found = set()
-
-    def walk(items: Any) -> None:
-        for item in items:
-            if isinstance(item, APIRoute):
-                found.update((method, item.path) for method in item.methods)
-            elif hasattr(item, "original_router"):
-                walk(item.original_router.routes)
-
-    walk(create_app(plane.context).routes)
-    return found
 
 
 def test_every_route_has_a_rule_about_who_may_call_it(plane: Plane) -> None:
