@@ -13,7 +13,6 @@ import errno
 import os
 import shutil
 import threading
-import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
@@ -138,7 +137,7 @@ class LocalStore:
     ) -> None:
         path = self.path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = f"{path.parent}/.{uuid.uuid4().hex}"   # the name itself may have 255 bytes
+        aside = f"{path.parent}/.{os.urandom(16).hex()}"   # the name itself may have 255 bytes
         try:
             with open(aside, "xb") as file:
                 for chunk in chunks:
