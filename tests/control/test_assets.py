@@ -139,7 +139,8 @@ def test_the_next_version_is_the_next_number_whatever_else_there_is(
 def test_a_version_that_is_deleted_while_it_is_made_ends_its_operation(
     plane: Plane, model: Path
 ) -> None:
-    answer = plane.http.put("/v1/models/m/versions/1", json={"properties": {"modelUri": str(model)}})
+    body = {"properties": {"modelUri": str(model)}}
+    answer = plane.http.put("/v1/models/m/versions/1", json=body)
     operation = answer.headers["Azure-AsyncOperation"].rpartition("/")[2]
     plane.http.delete("/v1/models/m/versions/1").raise_for_status()
     plane.turn()

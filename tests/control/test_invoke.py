@@ -50,7 +50,7 @@ def test_the_input_must_be_there_and_be_what_its_type_says(ready: Plane, data: P
         (folder_input(data / "00.txt"), (400, "InvalidInput"), "is a file, but its type is uri_f"),
         (folder_input(data, "UriFile"), (400, "InvalidInput"), "is a folder, but its type is"),
         (folder_input("data"), (400, "InvalidInput"), "not an absolute path"),
-        (folder_input("/a\0b"), (400, "InvalidInput"), "not an absolute path"),
+        (folder_input("/a\0b"), (400, "InvalidInput"), "without NUL"),
         (folder_input("s3://b/k"), (400, "InvalidInput"), "'s3'"),
         (folder_input("azureml:none:1"), (404, "NotFound"), "none"),
         (folder_input("azureml://datastores/none/paths/x"), (404, "NotFound"), "none"),

@@ -206,7 +206,7 @@ def error_of(answer: httpx.Response) -> InferayError:
         return cls(
             error["message"], code=error["code"], target=error.get("target"), details=details
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         where = f"{answer.request.method} {answer.request.url}"
         return cls(f"{where} was answered with status {answer.status_code}")
 

@@ -152,7 +152,7 @@ def packages_of(environment: Asset | None) -> tuple[str, ...]:
     """Return the names of the Python packages that an environment's conda file declares.
 
     Raises:
-        InvalidInput: It is no conda file.
+        InvalidInput: It declares them wrongly.
     """
     if environment is None:
         return ()
@@ -171,17 +171,14 @@ def packages_of(environment: Asset | None) -> tuple[str, ...]:
 
 def _dependencies(environment: Asset) -> list[Any]:
     entity = from_rest(Environment, environment.name, {"properties": environment.properties})
-    conda: Any = entity.conda_file
+    conda = entity.conda_file
     if isinstance(conda, str):
-        try:
-            conda = yaml.safe_load(conda)
-        except yaml.YAMLError:
-            conda = "no YAML"
-    found = (conda or {}).get("dependencies") or [] if isinstance(conda, dict | None) else None
+        conda = yaml.safe_load(conda)
+    found = (conda or {}).get("dependencies") or []
     if not isinstance(found, list):
         raise InvalidInput(
-            f"the conda file of environment {environment.name} version {environment.version} is "
-            "none: expected fields such as name and dependencies, a list",
+            f"environment {environment.name} version {environment.version}: dependencies of its "
+            "conda file: expected a list",
             target="environment",
         )
     return found

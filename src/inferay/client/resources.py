@@ -1,0 +1,207 @@
+"""Resources over REST: named ones, versioned assets, uploads, long operations."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+from inferay.client.http import Http
+from inferay.engine.resources import (
+    Asset,
+    Entity,
+    from_rest,
+    is_local_path,
+    resolve_local_paths,
+    to_rest,
+)
+from inferay.errors import InferayError, InvalidInput, NotFound, Unavailable
+
+E = TypeVar("E", bound=Entity)
+A = TypeVar("A", bound=Asset)
+
+#: How often, and for how long, a long operation is asked for.
+POLL_S = 0.2
+OPERATION_S = 3600.0
+
+
+class Named(Generic[E]):
+    """Resources that have a name and no version."""
+
+    def __init__(self, http: Http, path: str, cls: type[E]) -> None:
+        self._http = http
+        self._path = path
+        self._cls = cls
+
+    def create_or_update(self, entity: E) -> E:
+        """Create or replace a resource; return it as the server has it now.
+
+        Raises:
+            InvalidInput: The server refuses it.
+        """
+        name = str(entity.__dict__["name"])
+        body = to_rest(entity, show_secrets=True)
+        return self._entity(self._http.put(f"/v1/{self._path}/{quote(name, safe='')}", body))
+
+    def get(self, name: str) -> E:
+        """Return a resource.
+
+        Raises:
+            NotFound: There is none.
+        """
+        return self._entity(self._http.get(f"/v1/{self._path}/{quote(name, safe='')}"))
+
+    def list(self) -> list[E]:
+        """Return all, by name."""
+        return [self._entity(view) for view in self._http.get(f"/v1/{self._path}")["value"]]
+
+    def delete(self, name: str) -> None:
+        """Delete a resource.
+
+        Raises:
+            NotFound: There is none.
+        """
+        self._http.delete(f"/v1/{self._path}/{quote(name, safe='')}")
+
+    def _entity(self, view: dict[str, Any]) -> E:
+        return from_rest(self._cls, view["name"], wire(view))
+
+
+class Assets(Generic[A]):
+    """Versioned assets of one kind."""
+
+    def __init__(self, http: Http, kind: str, cls: type[A]) -> None:
+        self._http = http
+        self._kind = kind
+        self._cls = cls
+
+    def create_or_update(self, asset: A, *, wait: bool = True) -> A:
+        """Register an asset; its next version where none is given.
+
+        Blocks until the content is copied, unless told not to `wait`.
+
+        Raises:
+            Conflict: The version exists with other content.
+        """
+        name = asset.name
+        if name is None:
+            raise InvalidInput("name: missing; it is required", target="name")
+        asset = resolve_local_paths(asset)
+        path = asset.__dict__.get("path")
+        if path is not None and is_local_path(path):
+            asset = asset.model_copy(update={"path": upload(self._http, path)})
+        body = to_rest(asset)
+        address = f"/v1/{self._kind}/{quote(name, safe='')}/versions"
+        if asset.version is None:
+            view, operation = self._http.post_waited(address, body)
+        else:
+            version = quote(asset.version, safe="")
+            view, operation = self._http.put_waited(f"{address}/{version}", body)
+        if operation is not None and wait:
+            wait_for(self._http, operation)
+            view = self._http.get(f"{address}/{quote(view['name'], safe='')}")
+        check_not_failed(view)
+        return self._entity(name, view)
+
+    def get(self, name: str, version: str | None = None, label: str | None = None) -> A:
+        """Return a version; the one registered last where neither version nor label is given.
+
+        Raises:
+            NotFound: There is none.
+        """
+        if label not in (None, "latest"):
+            raise NotFound(f"there is no label '{label}'; the only one is 'latest'")
+        wanted = quote(version or "latest", safe="")
+        address = f"/v1/{self._kind}/{quote(name, safe='')}/versions/{wanted}"
+        return self._entity(name, self._http.get(address))
+
+    def list(self, name: str | None = None) -> list[A]:
+        """Return the latest version of every name, or all versions of one."""
+        address = f"/v1/{self._kind}"
+        if name is not None:
+            address += f"/{quote(name, safe='')}/versions"
+        views = self._http.get(address)["value"]
+        return [self._entity(view["id"].split("/")[-3], view) for view in views]
+
+    def delete(self, name: str, version: str) -> None:
+        """Delete a version's entry.
+
+        Raises:
+            NotFound: There is none.
+        """
+        address = f"/v1/{self._kind}/{quote(name, safe='')}/versions/{quote(version, safe='')}"
+        self._http.delete(address)
+
+    def _entity(self, name: str, view: dict[str, Any]) -> A:
+        return from_rest(self._cls, name, wire(view), version=view["name"])
+
+
+def upload(http: Http, path: str) -> str:
+    """Return what a control plane calls a local path.
+
+    That is the path itself where it runs on this machine, else the address of an upload; blocks
+    until uploaded.
+
+    Raises:
+        InvalidInput: The path does not exist.
+    """
+    source = Path(path.removeprefix("file://").removeprefix("file:")).absolute()
+    if not source.exists():
+        raise InvalidInput(f"{source} does not exist", target=path)
+    if http.address.is_local:
+        return str(source)
+    begun = http.post("/v1/uploads")
+    if source.is_file():
+        http.upload(f"/v1/uploads/{begun['name']}/{quote(source.name)}", source)
+    for parent, _, files in os.walk(source):
+        for file in files:
+            inner = Path(parent) / file
+            relative = quote(str(inner.relative_to(source.parent)))
+            http.upload(f"/v1/uploads/{begun['name']}/{relative}", inner)
+    return f"{begun['uri']}/{source.name}"
+
+
+def wait_for(http: Http, operation: str) -> None:
+    """Block until an operation has ended.
+
+    Raises:
+        InferayError: It failed, with its reason.
+        Unavailable: It goes on for longer than an hour.
+    """
+    until_s = time.monotonic() + OPERATION_S
+    while time.monotonic() < until_s:
+        view = http.get(f"/v1/operations/{operation}")
+        if view["status"] == "Succeeded":
+            return
+        if view["status"] != "InProgress":
+            raise _failure(view["error"])
+        time.sleep(POLL_S)
+    raise Unavailable(f"operation {operation} has not ended within {OPERATION_S:g} s")
+
+
+def check_not_failed(view: dict[str, Any]) -> None:
+    """Check that a resource was made.
+
+    Raises:
+        InferayError: Its operation failed, with its reason.
+    """
+    if view["properties"].get("provisioningState") == "Failed":
+        raise _failure(view["properties"].get("error") or {})
+
+
+def _failure(error: Mapping[str, Any]) -> InferayError:
+    details = "\n".join(one["message"] for one in error.get("details") or []) or None
+    return InferayError(
+        error.get("message", "the operation failed"), code=error.get("code"), details=details
+    )
+
+
+def wire(view: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer without the fields that are ours alone."""
+    properties = {k: v for k, v in view["properties"].items() if k not in ("contentHash", "error")}
+    return {k: v for k, v in view.items() if k != "notices"} | {"properties": properties}
+
+
