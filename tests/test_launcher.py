@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import socket
 import stat
 import subprocess
@@ -316,6 +317,7 @@ def test_a_head_that_does_not_start_leaves_nothing(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(launcher, "TEMP_CHARS_MAX", 1000)
     monkeypatch.setattr(launcher, "RAY_START_S", 0.0)
     spawned: list[subprocess.Popen[bytes]] = []
 
@@ -343,3 +345,17 @@ def test_a_damaged_file_is_named(workspace: Workspace) -> None:
     (workspace.run / "processes.json").write_text("{")
     with pytest.raises(InferayError, match=r"processes\.json is damaged"):
         launcher.look(workspace)
+
+
+def test_rays_sockets_have_room_even_where_the_temp_dir_is_long(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.gettempdir", lambda: "/var/folders/zz/zyxvpxvq6csfxvn_n0000000/T")
+    folder = launcher._ray_temp_dir(workspace)
+    try:
+        assert str(folder).startswith("/tmp/")
+        session = "session_2026-11-22_17-50-38_105613_1234567/sockets/dash_MetricsHead"
+        assert len(f"{folder}/{session}") <= 107
+        assert folder.stat().st_mode & 0o077 == 0
+    finally:
+        shutil.rmtree(folder)

@@ -43,6 +43,9 @@ STOP_WAIT_S = 10.0
 #: Rows never pass through Ray's object store; Ray wants one all the same.
 OBJECT_STORE_BYTES = 128 << 20
 
+#: A longer temp dir leaves no room for the names of Ray's sockets (macOS's own is longer).
+TEMP_CHARS_MAX = 10
+
 #: A frozen node is noticed after about 10 s; Ray's own defaults take a minute.
 RAY_HEALTH = {"period_ms": 1000, "timeout_ms": 3000, "failure_threshold": 3}
 
@@ -311,8 +314,10 @@ def _answers(head: RayHead) -> bool:
 
 def _ray_temp_dir(workspace: Workspace) -> Path:
     """Make a short folder (sockets have at most 107 characters) below one that is ours alone."""
-    key = hashlib.sha256(os.fsencode(workspace.home)).hexdigest()[:10]
-    parent = Path(tempfile.gettempdir()) / f"inferay-{os.getuid()}"
+    key = hashlib.sha256(os.fsencode(workspace.home)).hexdigest()[:6]
+    root = tempfile.gettempdir()
+    root = root if len(root) <= TEMP_CHARS_MAX else "/tmp"
+    parent = Path(root) / f"inferay-{os.getuid()}"
     parent.mkdir(mode=0o700, exist_ok=True)
     found = parent.lstat()
     if found.st_uid != os.getuid() or found.st_mode & 0o077:

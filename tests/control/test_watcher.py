@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from inferay.control.tables import Job
+from inferay.engine.batch.journal import claim
 from inferay.jobs.folder import JobFolder
 from tests.control.conftest import Plane, deploy, invocation
 
@@ -50,7 +51,8 @@ class Driven(Plane):
         return JobFolder(self.workspace.job_folder("j"))
 
     def claim(self, epoch: int) -> None:
-        self.folder.work.create(f"journal.{epoch}", b"")
+        _, log = claim(self.folder.work, {}, epoch=epoch)
+        log.close()
 
     def advance(self, epoch: int, done: int, state: str = "Running") -> None:
         progress = {"epoch": epoch, "state": state, "counts": {"mini_batches_done": done}}
