@@ -193,6 +193,8 @@ def test_a_registered_model_data_asset_and_environment_serve_a_job(
         (["batch-endpint", "list"], 2, "did you mean 'batch-endpoint'"),
         (["job", "sho", "-n", "x"], 2, "did you mean 'show'"),
         (["job", "show"], 2, "-n/--name"),
+        (["up", "--workers-max", "0"], 2, "from 1 to 65535"),
+        (["up", "--port", "x"], 2, "--port"),
         (["job", "show", "-n", "x", "--querry", "y"], 2, "did you mean '--query'"),
         (["job", "list", "--query", "[["], 2, "--query"),
         (["job", "list", "-o", "xml"], 2, "expected one of json"),

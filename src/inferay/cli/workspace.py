@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from inferay.cli.connection import connect
-from inferay.cli.parser import Groups, add_yes, confirm
+from inferay.cli.parser import Groups, add_yes, confirm, warn
 from inferay.config import Workspace
 from inferay.errors import NotFound, Unavailable
 
@@ -18,9 +18,9 @@ def add(groups: Groups) -> None:
     """Add the commands."""
     up = groups.command("up", _up, "start Ray and the control plane of the workspace")
     up.add_argument("--host", help="address that the public port binds to (127.0.0.1)")
-    up.add_argument("--port", type=int, help="the public port")
+    up.add_argument("--port", type=_count, help="the public port")
     up.add_argument("--ray-address", help="http://HOST:PORT of a running Ray's dashboard to join")
-    up.add_argument("--workers-max", type=int, help="workers of one job on this machine at most")
+    up.add_argument("--workers-max", type=_count, help="workers of one job on this machine at most")
     groups.command("status", _status, "say what runs where")
     logs = groups.command("logs", _logs, "show the last lines of a log")
     logs.add_argument("name", nargs="?", default="control",
@@ -40,6 +40,13 @@ def add(groups: Groups) -> None:
     add_yes(delete)
 
 
+def _count(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 65_535:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 65535, got {text}")
+    return number
+
+
 def _up(options: argparse.Namespace) -> None:
     from inferay import launcher
 
@@ -47,6 +54,10 @@ def _up(options: argparse.Namespace) -> None:
     before = launcher.look(workspace)
     if before.control is None or before.ray is None:
         print(f"starting in {workspace.home} …", file=sys.stderr)
+    given = (options.host, options.port, options.ray_address, options.workers_max)
+    if before.control is not None and any(value is not None for value in given):
+        warn(options, ["what runs goes on as it is; new settings hold after `inferay down` and "
+                       "`inferay up`"])
     state = launcher.up(
         workspace, host=options.host, port=options.port, ray_address=options.ray_address,
         workers_max=options.workers_max,
