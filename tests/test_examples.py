@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.services import require_program
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -78,6 +80,7 @@ def write_readme_files(folder: Path) -> None:
 @pytest.mark.ray
 @pytest.mark.slow
 def test_the_readme_s_commands_give_the_same_bytes_in_every_way(tmp_path: Path) -> None:
+    require_program("curl")
     write_readme_files(tmp_path)
     blocks = readme_blocks()
     [expected] = [text for language, text in blocks if language == ""]

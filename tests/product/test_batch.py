@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from tests.product.conftest import BIN, Product
+from tests.services import require_program
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -30,6 +31,7 @@ def test_yaml_and_commands_give_one_row_per_input_in_order(product: Product) -> 
 
 
 def test_every_door_gives_the_same_bytes(product: Product) -> None:
+    require_program("curl")
     folder, home = product.folder, product.home
     url = json.loads((home / "run" / "control.json").read_text())["url"]
     token = (home / "secrets" / "admin_token").read_text()
