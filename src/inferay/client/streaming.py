@@ -7,7 +7,8 @@ import time
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 
 if TYPE_CHECKING:
     from inferay.client.jobs import Job
@@ -61,9 +62,10 @@ def _stream_lines(job: Job, console: Console) -> None:
 
 
 def _stream_bar(job: Job, console: Console) -> None:
+    # The description wraps where the terminal is narrow: all of it is wanted.
     columns = (
-        TextColumn("{task.fields[status]}", markup=False), BarColumn(),
-        TextColumn("{task.description}", markup=False), TimeElapsedColumn(),
+        TextColumn("{task.fields[status]}", markup=False), BarColumn(bar_width=16),
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=False)),
     )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=None, status="Queued")
