@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,16 +134,7 @@ def publish_rows(store: Store, records: list[Record], output: Store, name: str) 
     Raises:
         Conflict: The name is taken by other content.
     """
-    published = Published(name)
-    try:
-        output.create_stream(name, _hashed(_segments(store, records), published))
-    except FileExistsError:
-        again = Published(name)
-        for _ in _hashed(_segments(store, records), again):
-            pass
-        _check_same(output, again)
-        return again
-    return published
+    return _put(output, name, lambda: _segments(store, records))
 
 
 def publish_files(store: Store, records: list[Record], output: Store) -> list[Published]:
@@ -211,15 +202,7 @@ def publish_errors(
     """
     if not any(record["failures"] for record in records):
         return None
-    published = Published(ERRORS)
-    try:
-        output.create_stream(ERRORS, _hashed(error_lines(records, manifest), published))
-    except FileExistsError:
-        published = Published(ERRORS)
-        for _ in _hashed(error_lines(records, manifest), published):
-            pass
-        _check_same(output, published)
-    return published
+    return _put(output, ERRORS, lambda: error_lines(records, manifest))
 
 
 def _segments(store: Store, records: list[Record]) -> Iterator[bytes]:
@@ -282,6 +265,19 @@ def _hashed(chunks: Iterator[bytes], published: Published) -> Iterator[bytes]:
         published.size_bytes += len(chunk)
         yield chunk
     published.sha256 = digest.hexdigest()
+
+
+def _put(output: Store, name: str, chunks: Callable[[], Iterator[bytes]]) -> Published:
+    """Put the chunks under the name, or find them there."""
+    published = Published(name)
+    try:
+        output.create_stream(name, _hashed(chunks(), published))
+    except FileExistsError:
+        published = Published(name)
+        for _ in _hashed(chunks(), published):
+            pass
+        _check_same(output, published)
+    return published
 
 
 def withdraw_rows(store: Store, records: list[Record], output: Store, name: str) -> None:
