@@ -9,15 +9,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-#: What each part may import of inferay. `launcher` is the root of cli and control, no part.
+#: What starts and finds a workspace's processes.
+LAUNCHING = ("processes", "ray_head", "launcher")
+
+#: What each part may import of inferay. The launcher and what it stands on are no part.
 MAY_IMPORT = {
     "engine": {"engine", "errors", "config"},
     "jobs": {"jobs", "engine", "errors", "config"},
     "serve": {"serve", "engine", "errors", "config"},
     "src/inferay/client": {"client", "engine", "jobs", "errors", "config"},
-    "src/inferay/cli": {"cli", "client", "engine", "jobs", "serve", "errors", "config", "launcher"},
+    "src/inferay/cli": {"cli", "client", "engine", "jobs", "serve", "errors", "config", *LAUNCHING},
     "src/inferay/control": {
-        "control", "engine", "jobs", "serve", "errors", "config", "launcher",
+        "control", "engine", "jobs", "serve", "errors", "config", *LAUNCHING,
     },
 }
 
@@ -63,9 +66,9 @@ def test_parts_import_only_what_lies_below_them(part: str) -> None:
         assert not forbidden, f"{path.relative_to(ROOT)} imports {sorted(forbidden)}"
 
 
-@pytest.mark.parametrize("name", ["errors", "config", "launcher"])
+@pytest.mark.parametrize("name", ["errors", "config", *LAUNCHING])
 def test_the_root_modules_import_no_part(name: str) -> None:
-    allowed = {"errors", "config"}
+    allowed = {"errors", "config", *LAUNCHING}
     assert imported_parts(ROOT / "src/inferay" / f"{name}.py") <= allowed
 
 

@@ -1,4 +1,4 @@
-"""The launcher without Ray: `ensure_ray` and what it starts are replaced by small processes."""
+"""The launcher, and the Ray head and processes below it, without Ray: small processes stand in."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from typing import Any
 import psutil
 import pytest
 
-from inferay import launcher
+from inferay import launcher, processes, ray_head
 from inferay.config import Workspace
 from inferay.errors import Conflict, InferayError, Unavailable
-from inferay.launcher import Process, RayHead
+from inferay.processes import Process
+from inferay.ray_head import RayHead
 
 HEAD = RayHead("127.0.0.1:1", "http://127.0.0.1:2", "", "/token")
 
@@ -61,7 +62,7 @@ def mode(path: Path) -> int:
 
 
 def remember(workspace: Workspace, name: str, process: psutil.Process) -> None:
-    launcher._remember(workspace, name, process)
+    processes.remember(workspace, name, process)
 
 
 def test_a_workspace_is_private_to_its_user(tmp_path: Path) -> None:
@@ -88,7 +89,7 @@ def test_two_that_start_at_once_agree_on_the_tokens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace = Workspace(tmp_path / "home")
-    write, written = launcher.write_private, []
+    write, written = processes.write_private, []
     both = threading.Barrier(2)
 
     def write_slowly(path: Path, data: bytes) -> None:
@@ -145,7 +146,7 @@ def test_down_ends_what_up_started_and_nothing_else(
     other = start(RAY_TMPDIR=str(tmp_path / "another"))
     remember(workspace, "control", control)
     remember(workspace, "ray", head)
-    launcher._write_json(workspace.run / "ray.json", {
+    processes.write_json(workspace.run / "ray.json", {
         "gcs": "g", "dashboard": "d", "temp_dir": str(temp_dir), "token_path": "",
     })
     assert launcher.down(workspace) == ["control plane", "Ray"]
@@ -161,7 +162,7 @@ def test_down_does_not_end_a_stranger_with_a_recycled_id(
 ) -> None:
     stranger = start()
     recorded = {"pid": stranger.pid, "started_at": stranger.create_time() - 60}
-    launcher._write_json(workspace.run / "processes.json", {"control": recorded, "ray": recorded})
+    processes.write_json(workspace.run / "processes.json", {"control": recorded, "ray": recorded})
     assert launcher.down(workspace) == []
     assert stranger.is_running()
 
@@ -172,18 +173,18 @@ def test_down_ends_a_head_that_the_control_plane_started_while_it_was_told_to_en
 ) -> None:
     control = start()
     remember(workspace, "control", control)
-    launcher._write_json(workspace.run / "ray.json", {**vars(HEAD), "temp_dir": "/nowhere/old"})
+    processes.write_json(workspace.run / "ray.json", {**vars(HEAD), "temp_dir": "/nowhere/old"})
     late: list[psutil.Process] = []
-    end = launcher._end
+    end = processes.end
 
     def end_late(process: psutil.Process) -> None:
         late.append(start(RAY_TMPDIR=str(tmp_path / "new")))
-        launcher._write_json(
+        processes.write_json(
             workspace.run / "ray.json", {**vars(HEAD), "temp_dir": str(tmp_path / "new")}
         )
         end(process)
 
-    monkeypatch.setattr(launcher, "_end", end_late)
+    monkeypatch.setattr(launcher, "end", end_late)
     launcher.down(workspace)
     assert all(not p.is_running() or p.status() == psutil.STATUS_ZOMBIE for p in late)
 
@@ -193,7 +194,7 @@ def test_a_dead_control_plane_is_not_shown_as_running(
 ) -> None:
     process = start()
     remember(workspace, "control", process)
-    launcher._write_json(workspace.run / "control.json", {"url": "https://x"})
+    processes.write_json(workspace.run / "control.json", {"url": "https://x"})
     assert launcher.look(workspace).control == process
     process.kill()
     psutil.wait_procs([process], timeout=10)
@@ -202,12 +203,12 @@ def test_a_dead_control_plane_is_not_shown_as_running(
 
 
 def test_rays_tools_get_an_address_and_a_token_by_path() -> None:
-    assert launcher.ray_environment(HEAD) == {
+    assert ray_head.ray_environment(HEAD) == {
         "RAY_ADDRESS": "127.0.0.1:1", "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:2",
         "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/token",
     }
     joined = RayHead("", "http://far:8265", "", "")
-    assert launcher.ray_environment(joined) == {"RAY_API_SERVER_ADDRESS": "http://far:8265"}
+    assert ray_head.ray_environment(joined) == {"RAY_API_SERVER_ADDRESS": "http://far:8265"}
 
 
 def test_a_child_gets_no_settings_of_another_ray_or_workspace(
@@ -215,28 +216,28 @@ def test_a_child_gets_no_settings_of_another_ray_or_workspace(
 ) -> None:
     for name in ("RAY_ADDRESS", "INFERAY_TOKEN", "INFERAY_DATABASE_URL", "MINE"):
         monkeypatch.setenv(name, "x")
-    found = launcher._clean_environment()
+    found = processes.clean_environment()
     assert {"INFERAY_DATABASE_URL", "MINE"} <= set(found)
     assert not {"RAY_ADDRESS", "INFERAY_TOKEN"} & set(found)
 
 
 def test_ports_are_free_distinct_and_out_of_the_way_of_rays_workers() -> None:
-    ports = launcher._free_ports(7)
+    ports = processes.free_ports(7)
     assert len(set(ports)) == 7
-    assert all(port in launcher.RAY_PORTS for port in ports)
+    assert all(port in processes.PORTS for port in ports)
 
 
 def test_a_taken_port_is_passed_over() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert not launcher._is_free("127.0.0.1", port)
-        assert launcher._choose_port("127.0.0.1", port) != port
-    assert launcher._choose_port("127.0.0.1", port) == port
+        assert not processes.is_free("127.0.0.1", port)
+        assert processes.choose_port("127.0.0.1", port) != port
+    assert processes.choose_port("127.0.0.1", port) == port
 
 
 def test_settings_are_kept_and_a_new_one_wins(workspace: Workspace) -> None:
-    launcher._keep_settings(workspace, {"host": "0.0.0.0", "port": 1})
-    assert launcher._keep_settings(workspace, {"host": None, "port": 2}) == {
+    processes.keep_settings(workspace, {"host": "0.0.0.0", "port": 1})
+    assert processes.keep_settings(workspace, {"host": None, "port": 2}) == {
         "host": "0.0.0.0", "port": 2,
     }
     assert mode(workspace.home / "settings.json") == 0o600
@@ -247,14 +248,14 @@ def test_a_taken_port_is_a_conflict_and_is_not_kept(
 ) -> None:
     monkeypatch.setattr(launcher, "ensure_ray", lambda *_: HEAD)
     spawned: list[object] = []
-    monkeypatch.setattr(launcher, "_spawn", lambda *words: spawned.append(words))
+    monkeypatch.setattr(launcher, "spawn", lambda *words: spawned.append(words))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(Conflict, match=f"port {port} on 127.0.0.1 is taken") as caught:
             launcher.up(workspace, port=port)
     assert caught.value.code == "PortTaken"
     assert spawned == []
-    assert launcher._read_json(workspace.home / "settings.json") == {}
+    assert processes.read_json(workspace.home / "settings.json") == {}
     assert launcher.look(workspace).control is None
 
 
@@ -271,7 +272,7 @@ def test_a_control_plane_that_ends_at_once_is_said_with_its_last_line(
         child.communicate()
         return process
 
-    monkeypatch.setattr(launcher, "_spawn", spawn)
+    monkeypatch.setattr(launcher, "spawn", spawn)
     with pytest.raises(Unavailable, match="the disk is on fire"):
         launcher.up(workspace)
 
@@ -280,10 +281,10 @@ def test_another_cluster_is_joined_and_never_ended(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
-    head = launcher.ensure_ray(workspace, "http://far:8265/")
+    head = ray_head.ensure_ray(workspace, "http://far:8265/")
     assert head == RayHead("", "http://far:8265", "", "")
     assert launcher.look(workspace).head == head
-    assert launcher.revive_ray(workspace) is False
+    assert ray_head.revive_ray(workspace) is False
     assert launcher.down(workspace) == []
 
 
@@ -291,25 +292,25 @@ def test_joining_is_refused_while_a_head_of_ones_own_runs(
     workspace: Workspace, start: Callable[..., Any]
 ) -> None:
     remember(workspace, "ray", start())
-    launcher._write_json(workspace.run / "ray.json", {**vars(HEAD), "temp_dir": "/nowhere/x"})
+    processes.write_json(workspace.run / "ray.json", {**vars(HEAD), "temp_dir": "/nowhere/x"})
     with pytest.raises(Conflict, match="inferay down"):
-        launcher.ensure_ray(workspace, "http://far:8265")
-    assert launcher._read_json(workspace.run / "ray.json")["temp_dir"] == "/nowhere/x"
+        ray_head.ensure_ray(workspace, "http://far:8265")
+    assert processes.read_json(workspace.run / "ray.json")["temp_dir"] == "/nowhere/x"
 
 
 def test_a_dead_head_is_revived_but_not_while_up_or_down_work(
     workspace: Workspace, start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[Workspace] = []
-    monkeypatch.setattr(launcher, "ensure_ray", calls.append)
-    assert launcher.revive_ray(workspace) is False   # there was none
-    launcher._write_json(workspace.run / "ray.json", {**vars(HEAD), "temp_dir": "/nowhere/x"})
-    with launcher._lock(workspace):
-        assert launcher.revive_ray(workspace) is False
-    assert launcher.revive_ray(workspace) is True
+    monkeypatch.setattr(ray_head, "ensure_ray", calls.append)
+    assert ray_head.revive_ray(workspace) is False   # there was none
+    processes.write_json(workspace.run / "ray.json", {**vars(HEAD), "temp_dir": "/nowhere/x"})
+    with processes.lock(workspace):
+        assert ray_head.revive_ray(workspace) is False
+    assert ray_head.revive_ray(workspace) is True
     process = start()
     remember(workspace, "ray", process)
-    assert launcher.revive_ray(workspace) is False   # it runs
+    assert ray_head.revive_ray(workspace) is False   # it runs
     assert calls == [workspace]
 
 
@@ -317,8 +318,8 @@ def test_a_head_that_does_not_start_leaves_nothing(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
-    monkeypatch.setattr(launcher, "TEMP_CHARS_MAX", 1000)
-    monkeypatch.setattr(launcher, "RAY_START_S", 0.0)
+    monkeypatch.setattr(ray_head, "TEMP_CHARS_MAX", 1000)
+    monkeypatch.setattr(ray_head, "RAY_START_S", 0.0)
     spawned: list[subprocess.Popen[bytes]] = []
 
     def spawn(command: list[str], log: Path, environment: dict[str, str]) -> psutil.Process:
@@ -331,10 +332,10 @@ def test_a_head_that_does_not_start_leaves_nothing(
         spawned.append(child)
         return psutil.Process(child.pid)
 
-    monkeypatch.setattr(launcher, "_spawn", spawn)
+    monkeypatch.setattr(ray_head, "spawn", spawn)
     with pytest.raises(Unavailable, match=r"ray\.log"):
-        launcher.ensure_ray(workspace)
-    assert len(spawned) == launcher.RAY_START_TRIES
+        ray_head.ensure_ray(workspace)
+    assert len(spawned) == ray_head.RAY_START_TRIES
     for child in spawned:
         child.wait(10)   # it was ended, or this would wait for a minute
     (parent,) = tmp_path.glob("inferay-*")
@@ -351,7 +352,7 @@ def test_rays_sockets_have_room_even_where_the_temp_dir_is_long(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.gettempdir", lambda: "/var/folders/zz/zyxvpxvq6csfxvn_n0000000/T")
-    folder = launcher._ray_temp_dir(workspace)
+    folder = ray_head._ray_temp_dir(workspace)
     try:
         assert str(folder).startswith("/tmp/")
         session = "session_2026-11-22_17-50-38_105613_1234567/sockets/dash_MetricsHead"

@@ -127,12 +127,12 @@ def _down(options: argparse.Namespace) -> None:
 
 
 def _ray_env(options: argparse.Namespace) -> None:
-    from inferay import launcher
+    from inferay.ray_head import known_ray, ray_environment
 
-    head = launcher.look(Workspace.from_environment()).head
+    head = known_ray(Workspace.from_environment())
     if head is None:
         raise Unavailable("no Ray runs; start it with `inferay up`")
-    for name, value in launcher.ray_environment(head).items():
+    for name, value in ray_environment(head).items():
         print(f"export {name}={shlex.quote(value)}")
 
 

@@ -22,7 +22,7 @@ from inferay.control.tls import ensure_tls
 from inferay.control.tokens import ensure_admin
 from inferay.errors import InferayError, Unavailable, exit_code
 from inferay.jobs.ray_jobs import RayAddress, RayJobs
-from inferay.launcher import RayHead, look
+from inferay.ray_head import RayHead, known_ray
 
 #: How long requests under way get when the control plane is told to stop.
 SHUTDOWN_S = 5
@@ -62,7 +62,7 @@ def serve(host: str, port: int, url: str) -> None:
         ensure_admin(session, workspace.admin_token)
         ensure_datastores(session, workspace)
     tls = ensure_tls(workspace, host)
-    head = look(workspace).head
+    head = known_ray(workspace)
     workers_max = os.environ.get("INFERAY_WORKERS_MAX")
     context = Context(
         database=database, workspace=workspace, url=url, machine=Machine.this(),
@@ -88,7 +88,7 @@ def _ray_of(workspace: Workspace) -> Callable[[], RayJobs]:
     lock = threading.Lock()
 
     def ray() -> RayJobs:
-        head = look(workspace).head
+        head = known_ray(workspace)
         if head is None:
             raise Unavailable("no Ray runs; run `inferay up`", code="RayUnavailable")
         with lock:

@@ -10,7 +10,7 @@ from inferay.control import assets, endpoints, jobs
 from inferay.control.context import Context
 from inferay.control.operations import Runner, Steps
 from inferay.errors import InferayError
-from inferay.launcher import revive_ray
+from inferay.ray_head import revive_ray
 
 log = logging.getLogger(__name__)
 

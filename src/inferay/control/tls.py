@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from inferay.config import Workspace
-from inferay.launcher import write_private
+from inferay.processes import write_private
 
 CA_DAYS = 3650
 #: Browsers and Apple's libraries refuse longer ones.
