@@ -170,19 +170,12 @@ class ManifestReader:
             IndexError: There is no such mini-batch.
             InferayError: The part does not have the content that was sealed.
         """
-        return [Unit.from_json(unit) for unit in self._units(index)]
-
-    def paths(self, index: int) -> list[str]:
-        """Return the relative paths of a mini-batch's units: all that whole files need."""
-        return [unit[0] for unit in self._units(index)]
-
-    def _units(self, index: int) -> list[list[Any]]:
         if not 0 <= index < self.seal.mini_batches:
             raise IndexError(f"no mini-batch {index} of {self.seal.mini_batches}")
         number = bisect.bisect_right(self._firsts, index) - 1
         lines = self._lines.get(number) or self._load(number)
         found: list[list[Any]] = json.loads(lines[index - self._firsts[number]])
-        return found
+        return [Unit.from_json(unit) for unit in found]
 
     def _load(self, number: int) -> list[str]:
         part = self.seal.parts[number]

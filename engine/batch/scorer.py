@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from inferay.engine.batch.hand import Hand
+from inferay.engine.batch.inputs import Inputs
 from inferay.engine.batch.manifest import ManifestReader, read_seal
 from inferay.engine.batch.messages import (
     Done,
@@ -60,6 +61,7 @@ class Scorer:
         self._hand = hand
         self._store = LocalStore(Path(settings.store))
         self._manifest: ManifestReader | None = None
+        self._inputs = Inputs(settings.root)
         self._is_text_wanted = settings.output_action == "append_row"
         self._segment: Log | None = None
         self._written = 0
@@ -104,14 +106,15 @@ class Scorer:
     def _score_one(
         self, manifest: ManifestReader, index: int, current: _Run
     ) -> Failed | None:
-        names = manifest.paths(index)
+        units = manifest.mini_batch(index)
         if current.items_of_part is not None:
-            names = names[slice(*current.items_of_part)]
+            units = units[slice(*current.items_of_part)]
         began_s = time.monotonic()
         is_scored = False
         self._hand.take(index)
         try:
-            rows, text = to_rows(self._run(self._paths(names)), is_text_wanted=self._is_text_wanted)
+            result = self._run(self._inputs.paths(units))
+            rows, text = to_rows(result, is_text_wanted=self._is_text_wanted)
             is_scored = True
             files = self._staging.take(index)
         except BaseException as error:   # user code may raise anything, SystemExit too
@@ -119,21 +122,17 @@ class Scorer:
                 raise
             self._staging.discard()
             where = Range(index, index + 1, current.items_of_part)
-            return Failed(where, len(names), self._explain(error))
+            return Failed(where, len(units), self._explain(error))
         finally:
             self._hand.release()
             self._run_s += time.monotonic() - began_s
         current.rows += rows
-        current.items += len(names)
-        if rows < len(names):
-            current.missing.append((index, len(names), len(names) - rows))
+        current.items += len(units)
+        if rows < len(units):
+            current.missing.append((index, len(units), len(units) - rows))
         current.files.extend(files)
         self._keep(text)
         return None
-
-    def _paths(self, names: list[str]) -> list[str]:
-        root = self._settings.root
-        return [f"{root}/{name}" for name in names]
 
     def _explain(self, error: BaseException) -> Failure:
         if isinstance(error, (RowsError, SharedFileError)):

@@ -7,35 +7,33 @@ every run and every resume. A *range* is a run of whole mini-batches, or some it
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """A file of the input, or a part of one.
+class Unit(NamedTuple):
+    """A file of the input, or a part of one; a tuple, for millions of them are made.
 
     Attributes:
         path: Relative to the input's root, with `/`; bytes that are no UTF-8 are surrogates.
         size_bytes: Of the whole file.
-        mtime_ns: Of the file when it was listed.
+        version: Of the file when it was listed: its mtime in ns, or an object's ETag.
         part: For a part of a file, `("bytes", start, stop)` or `("rows", start, stop)`.
     """
 
     path: str
     size_bytes: int
-    mtime_ns: int
+    version: int | str
     part: tuple[str, int, int] | None = None
 
     def to_json(self) -> list[Any]:
         """Return the unit as the manifest keeps it."""
-        whole = [self.path, self.size_bytes, self.mtime_ns]
-        return whole if self.part is None else [*whole, list(self.part)]
+        return [*self[:3]] if self.part is None else [*self]
 
     @classmethod
     def from_json(cls, data: list[Any]) -> Unit:
         """Return the unit that `to_json` described."""
-        path, size_bytes, mtime_ns, *part = data
-        return cls(path, size_bytes, mtime_ns, tuple(part[0]) if part else None)
+        path, size_bytes, version, *part = data
+        return cls(path, size_bytes, version, tuple(part[0]) if part else None)
 
     def describe(self) -> dict[str, Any]:
         """Return the item as `errors.jsonl` names it."""

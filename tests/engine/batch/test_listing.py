@@ -62,7 +62,7 @@ def test_files_come_in_bytewise_order_of_the_whole_relative_path(
     assert [os.fsencode(unit.path) for unit in units] == sorted(made)
     for unit in units:
         found = os.stat(root + b"/" + os.fsencode(unit.path))
-        assert (unit.size_bytes, unit.mtime_ns) == (found.st_size, found.st_mtime_ns)
+        assert (unit.size_bytes, unit.version) == (found.st_size, found.st_mtime_ns)
 
 
 def test_a_dot_sorts_before_a_slash(tmp_path: Path) -> None:
