@@ -23,7 +23,7 @@ from inferay.engine.batch.spec import JobSettings, JobSpec, WorkerSpec, hash_of,
 from inferay.engine.resources import BatchDeployment, Environment, Model, is_local_path, load
 from inferay.engine.resources.fields import FilledText, Name
 from inferay.engine.resources.instance_types import instance_type
-from inferay.engine.storage import resolve_path
+from inferay.engine.storage import is_remote, resolve
 from inferay.errors import InvalidInput
 
 #: Where Ray unpacks the working directory of a job; it is deleted with the job.
@@ -126,8 +126,11 @@ def _places(
 def _resolve(value: str, base: Path, workspace: Workspace) -> Path:
     if is_local_path(value):
         value = os.path.normpath(base / value.removeprefix("file://").removeprefix("file:"))
-    stores = {name: workspace.datastores / name for name in (BLOB_DATASTORE, ARTIFACT_DATASTORE)}
-    return resolve_path(value, stores)
+    names = (BLOB_DATASTORE, ARTIFACT_DATASTORE)
+    found = resolve(value, {name: str(workspace.datastores / name) for name in names})
+    if is_remote(found):
+        raise InvalidInput(f"{found}: only local paths and datastores are supported")
+    return Path(found)
 
 
 def _model_path(job: BatchJob, path: Path) -> Path | None:

@@ -36,7 +36,7 @@ from inferay.engine.resources import (
     parse_reference,
     to_rest,
 )
-from inferay.engine.storage import resolve_path
+from inferay.engine.storage import is_remote, resolve
 from inferay.errors import Conflict, InferayError, InvalidInput, NotAuthorized, NotFound, nearest
 
 #: The entity of each kind, and the property that says where its content is.
@@ -109,7 +109,10 @@ def local_path(context: Context, session: Session, who: Principal, uri: str) -> 
         InvalidInput: It is no path that can be read here.
     """
     folders = context.datastore_folders(session)
-    path = resolve_path(uri, folders)
+    found = resolve(uri, {name: str(folder) for name, folder in folders.items()})
+    if is_remote(found):
+        raise InvalidInput(f"{found}: only local paths and datastores are supported", target=uri)
+    path = Path(found)
     if who.role != "admin":
         real = Path(os.path.realpath(path))
         private = os.path.realpath(context.workspace.datastores / ARTIFACT_DATASTORE)

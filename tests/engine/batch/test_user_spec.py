@@ -134,7 +134,7 @@ def test_an_output_in_the_copy_that_ray_deletes_is_refused(tmp_path: Path, folde
     ("job_name: a/b\n", "job_name"),
     ("model: azureml:m:1\n", "registered, which takes a control plane"),
     ("model: {path: ./nothing}\n", "nothing"),
-    ("output_path: s3://bucket/x\n", "'s3'"),
+    ("output_path: abfss://bucket/x\n", "'abfss'"),
     ("input: ./other\n", "spec.yml:3"),   # a duplicate key
 ])
 def test_what_is_wrong_is_named_in_one_line(read: Read, more: str, said: str) -> None:

@@ -1,0 +1,16 @@
+"""What a user's path or URI means, and how it is reached: local folders, S3 and https."""
+
+from inferay.engine.storage.access import Access, Place
+from inferay.engine.storage.filesystems import open_filesystem
+from inferay.engine.storage.uris import datastore_uri, is_remote, is_uri, redacted, resolve
+
+__all__ = [
+    "Access",
+    "Place",
+    "datastore_uri",
+    "is_remote",
+    "is_uri",
+    "open_filesystem",
+    "redacted",
+    "resolve",
+]
