@@ -24,7 +24,9 @@ from inferay.errors import (
 )
 
 #: Modules that define errors beside `inferay.errors`; importing all of inferay would take Ray.
-for _name in ("inferay.engine.batch.journal", "inferay.engine.batch.driver"):
+for _name in (
+    "inferay.engine.batch.journal", "inferay.engine.batch.driver", "inferay.engine.storage.retries",
+):
     importlib.import_module(_name)
 
 
