@@ -30,8 +30,22 @@ lint: install
 	$(BIN)/mypy --explicit-package-bases tests benchmarks examples
 	$(BIN)/pytest -q tests/test_imports.py
 
-bench: install
-	$(BIN)/python benchmarks/batch.py
+# Batch beside what one would use without inferay; WORKS="w1 w5" REPETITIONS=5 PARTS=plain SCALE=0.1
+# measure a part, and parts of one commit gather in one table of benchmarks/RESULTS.md. The peers
+# have pins of their own, so an environment of their own.
+bench: .venv-bench/.installed
+	PYTHONPATH=. .venv-bench/bin/python -m benchmarks.batch $(WORKS) \
+	  $(if $(REPETITIONS),--repetitions $(REPETITIONS)) $(if $(PARTS),--parts $(PARTS)) \
+	  $(if $(SCALE),--scale $(SCALE))
+
+.venv-bench/.installed: benchmarks/requirements.lock pyproject.toml
+	@echo "installing into .venv-bench (a few minutes the first time)"
+	@$(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python -m pip --disable-pip-version-check --quiet install \
+	  --require-hashes -r benchmarks/requirements.lock
+	@.venv-bench/bin/python -m pip --disable-pip-version-check --quiet install \
+	  --no-deps --no-build-isolation -e .
+	@touch $@
 
 # Pins what pyproject.toml asks for. Pins that still fit stay; UV_FLAGS=--upgrade renews all.
 lock: install
@@ -39,3 +53,6 @@ lock: install
 	$(BIN)/uv pip compile pyproject.toml --extra demo --group dev --universal \
 	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	  --quiet $(UV_FLAGS) --output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra demo --group bench --universal \
+	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
+	  --quiet $(UV_FLAGS) --output-file benchmarks/requirements.lock

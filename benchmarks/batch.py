@@ -1,285 +1,147 @@
-"""Batch, measured beside what one would write without inferay: `make bench`.
+"""Batch, measured beside what one would use without inferay: `make bench`.
 
-Each figure is a ratio of two things measured alternately in one run on one machine. Nothing is
-asserted here; the table goes to `RESULTS.md`, whatever it says.
+Each ratio is of things measured alternately in one run on one machine. Nothing is asserted here;
+the tables go to `RESULTS.md`, whatever they say.
 
-    w1      20,000 tiny files, from the first lease to the final output, beside two plain
-            processes that split them statically; the starts of both are excluded
-    invoke  a job of 10 files, from `invoke` to Completed, beside a bare Ray job that starts two
-            actors and ends, both on the same running cluster
+    w1 … w7   the engine beside two plain processes, and whole jobs beside peers
+    w5        1M mini-batches that do nothing: the driver's CPU for each
+    memory    the driver's memory with 10M files
+    workers   1,000 workers, simulated: the driver's load
+    chaos     a worker killed every 2 s
+    invoke    a small job on a warm cluster beside a bare Ray job
+
+    make bench WORKS="w1 w5" REPETITIONS=5 SCALE=0.1 PARTS=plain
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import shlex
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import psutil
+from benchmarks import clusters, plain, whole
+from benchmarks.report import Line, Peer, Plain, add
+from benchmarks.works import WORKS, Job, Work
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "RESULTS.md"
+OTHERS = ("w5", "memory", "workers", "chaos", "invoke")
 
-SCORE = '''
-import os
-
-def init():
-    pass
-
-def run(mini_batch):
-    rows = []
-    for path in mini_batch:
-        with open(path) as file:
-            rows.append(f"{os.path.basename(path)} {len(file.read())}")
-    return rows
-'''
-
-#: The same `run()`, in a loop: waits for a line, scores its half, writes its rows.
-PLAIN = '''
-import os, sys
-sys.path.insert(0, sys.argv[1])
-import score
-score.init()
-folder, size, part = sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-names = sorted(os.listdir(folder))
-half = len(names) // 2
-names = names[:half] if part == 0 else names[half:]
-print("ready", flush=True)
-sys.stdin.readline()
-with open(sys.argv[5], "w") as out:
-    for start in range(0, len(names), size):
-        for row in score.run([f"{folder}/{name}" for name in names[start:start + size]]):
-            out.write(row + "\\n")
-print("done", flush=True)
-'''
-
-BARE_JOB = '''
-import ray
-
-@ray.remote(num_cpus=0.03)
-class Actor:
-    def ready(self):
-        return True
-
-ray.init(log_to_driver=False)
-ray.get([actor.ready.remote() for actor in [Actor.remote(), Actor.remote()]])
-'''
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of the table.
-
-    Attributes:
-        name: Of the work.
-        ours_s: Our times.
-        theirs_s: The others' times, measured in between.
-        aim: The ratio to reach.
-        note: What was measured beside what.
-    """
-
-    name: str
-    ours_s: list[float]
-    theirs_s: list[float]
-    aim: str
-    note: str
-
-    @property
-    def ratio(self) -> float:
-        return statistics.median(self.ours_s) / statistics.median(self.theirs_s)
+#: Of the items, in the small job that shows the start.
+SMALL = 0.01
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("works", nargs="*", default=["w1", "invoke"])
-    parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--files", type=int, default=20_000)
-    parser.add_argument("--write", action="store_true", help=f"add the table to {RESULTS.name}")
-    options = parser.parse_args()
-    works: dict[str, Callable[[argparse.Namespace], Line]] = {"w1": w1, "invoke": invoke}
-    table = render([works[name](options) for name in options.works])
-    print(table)
-    if options.write:
-        with open(RESULTS, "a") as file:
-            file.write("\n" + table)
-
-
-def w1(options: argparse.Namespace) -> Line:
-    """Tiny files: the engine on Ray beside two plain processes."""
-    import ray
-
-    from inferay.engine.batch import JobSpec, run
-    from inferay.engine.batch.spec import JobSettings, WorkerSpec
-
-    with _scratch() as folder:
-        code, data = _code(folder), _files(folder / "data", options.files)
-        ray.init(
-            num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False,
-            object_store_memory=128 << 20,
-        )
-        ours, theirs = [], []
-        for number in range(options.repeat):
-            spec = JobSpec(
-                name=f"w1-{number}", input=str(data), input_type="uri_folder",
-                output=str(folder / f"out{number}"), work=str(folder / f"work{number}"),
-                logs=str(folder / "logs"), code=str(code), scoring_script="score.py",
-                settings=JobSettings(mini_batch_size=10), workers=WorkerSpec(count=2),
-            )
-            result = run(spec)
-            assert result.counts.rows == options.files, result
-            ours.append(result.seconds)
-            theirs.append(_plain(folder, code, data))
-        ray.shutdown()
-    note = f"{options.files:,} tiny files, 2 workers, mini_batch_size 10"
-    return Line("w1", ours, theirs, "1.25", note)
-
-
-def invoke(options: argparse.Namespace) -> Line:
-    """A small job on a warm cluster beside a bare Ray job."""
-    from inferay import launcher
-    from inferay.client import Client
-    from inferay.client.http import Address
-    from inferay.config import Workspace
-    from inferay.engine.resources import (
-        BatchDeployment,
-        BatchEndpoint,
-        BatchSettings,
-        CodeConfiguration,
-        Resources,
+    names = [*WORKS, *OTHERS]
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    from inferay.jobs.ray_jobs import RayAddress, RayJobs
-
-    with _scratch() as folder:
-        code, data = _code(folder), _files(folder / "data", 10)
-        bare = folder / "bare.py"
-        bare.write_text(BARE_JOB)
-        workspace = Workspace(folder / "home")
-        try:
-            head = launcher.up(workspace).head
-            assert head is not None
-            ray_jobs = RayJobs(RayAddress(head.gcs, head.dashboard, Path(head.token_path)))
-            address = Address.of_workspace(workspace)
-            client = Client(address.url, address.token, address.ca)
-            client.batch_endpoints.create_or_update(BatchEndpoint(name="bench"))
-            client.batch_deployments.create_or_update(
-                BatchDeployment(
-                    name="d", endpoint_name="bench",
-                    code_configuration=CodeConfiguration(code=str(code), scoring_script="score.py"),
-                    resources=Resources(instance_count=2),
-                    settings=BatchSettings(mini_batch_size=1),
-                ),
-                set_default=True,
-            )
-            uri = f"file://{data}"
-            client.batch_endpoints.invoke("bench", input=uri).wait()   # the cluster is warm then
-            ours, theirs = [], []
-            for _ in range(options.repeat):
-                began_s = time.monotonic()
-                client.batch_endpoints.invoke("bench", input=uri).wait()
-                ours.append(time.monotonic() - began_s)
-                theirs.append(_bare_job(ray_jobs, bare))
-        finally:
-            launcher.down(workspace)
-    note = "10 files, 2 workers, invoke to Completed; bare Ray job with 2 actors, submit to end"
-    return Line("invoke", ours, theirs, "1.5", note)
+    parser.add_argument("works", nargs="*", help=f"of {', '.join(names)}; default: all")
+    parser.add_argument("--parts", default="plain,peers", help="plain, peers or both")
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--scale", type=float, default=1.0, help="times the items of each work")
+    parser.add_argument("--dry", action="store_true", help="leave RESULTS.md as it is")
+    options = parser.parse_args()
+    for name in options.works:
+        if name not in names:
+            parser.error(f"no work {name}; choose from {', '.join(names)}")
+    works = options.works or names
+    if len(works) == 1:
+        began_s = time.monotonic()
+        lines = list(measure(works[0], options))
+        for line in lines:
+            print(line.row(), flush=True)
+        if not options.dry:
+            add(lines, time.monotonic() - began_s)
+        return
+    rest = [argument for argument in sys.argv[1:] if argument not in works]
+    for name in works:   # each in a process of its own: Ray remembers its first cluster's token
+        subprocess.run([sys.executable, "-m", "benchmarks.batch", name, *rest], check=True)
 
 
-def _bare_job(ray_jobs: object, script: Path) -> float:
-    from inferay.jobs.ray_jobs import RayJobs
+def measure(name: str, options: argparse.Namespace) -> Iterator[Line]:
+    """Measure one work."""
+    with scratch() as folder:
+        if name in WORKS:
+            work = WORKS[name]
+            if "plain" in options.parts:
+                yield beside_plain(work, folder, options)
+            if "peers" in options.parts and work.peers:
+                yield from beside_peers(work, folder, options)
+        elif name == "chaos":
+            from benchmarks.kills import chaos
 
-    assert isinstance(ray_jobs, RayJobs)
-    key = uuid.uuid4().hex
-    began_s = time.monotonic()
-    ray_jobs.submit(key, shlex.join([sys.executable, str(script)]), {})
-    while ray_jobs.driver(key) != "gone":
-        time.sleep(0.1)
-    return time.monotonic() - began_s
+            yield chaos(folder, options.repetitions, options.scale)
+        elif name == "invoke":
+            from benchmarks.invoke import invoke
+
+            yield invoke(folder, options.repetitions)
+        else:
+            from benchmarks import driver
+
+            figure = {"w5": driver.w5, "memory": driver.memory, "workers": driver.workers}[name]
+            yield figure(folder, options.scale)
 
 
-def _plain(folder: Path, code: Path, data: Path) -> float:
-    script = folder / "plain.py"
-    script.write_text(PLAIN)
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(code), str(data), "10", str(part),
-             str(folder / f"plain{part}.txt")],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+def beside_plain(work: Work, folder: Path, options: argparse.Namespace) -> Plain:
+    """Measure the engine and two plain processes in turn."""
+    job = work.make(folder / "input", int(work.items * options.scale))
+    ours_s, theirs_s, starts_s = [], [], []
+    with clusters.ray_cluster(folder):
+        for _ in range(options.repetitions):
+            theirs_s.append(_floor(work, job, folder))
+            run = whole.measure("ours", job, folder / "job")
+            ours_s.append(run.facts["seconds"])
+            starts_s.append(run.wall_s - run.facts["seconds"])
+    shutil.rmtree(folder / "input")
+    what = f"{job.items:,} {work.what}"
+    return Plain(work.name, what, work.aim, ours_s, theirs_s, starts_s)
+
+
+def _floor(work: Work, job: Job, folder: Path) -> float:
+    """Return the wall time of plain processes; for w6, of work that is divided ideally."""
+    part = folder / "plain"
+    part.mkdir()
+    wall_s, run_s = plain.measure(job, part)
+    shutil.rmtree(part)
+    return run_s / plain.PARTS if work.name == "w6" else wall_s
+
+
+def beside_peers(work: Work, folder: Path, options: argparse.Namespace) -> Iterator[Peer]:
+    """Measure whole jobs in turn: ours, then each peer's, then again."""
+    count = int(work.items_whole * options.scale)
+    job = work.make(folder / "input", count)
+    small = work.make(folder / "small", max(100, int(count * SMALL)))
+    names = ["ours", *work.peers]
+    with ExitStack() as stack:
+        stack.enter_context(clusters.ray_cluster(folder))
+        if "dask" in work.peers:
+            stack.enter_context(clusters.dask_cluster(folder))
+        small_s = {name: whole.measure(name, small, folder / "job").wall_s for name in names}
+        walls_s: dict[str, list[float]] = {name: [] for name in names}
+        for _ in range(options.repetitions):
+            for name in names:
+                walls_s[name].append(whole.measure(name, job, folder / "job").wall_s)
+                print(f"{work.name} {name} {walls_s[name][-1]:.1f} s", file=sys.stderr, flush=True)
+    for peer, aim in work.peers.items():
+        yield Peer(
+            work.name, peer, job.items, aim, walls_s["ours"], walls_s[peer], small.items,
+            small_s["ours"], small_s[peer],
         )
-        for part in (0, 1)
-    ]
-    for process in processes:
-        assert process.stdout is not None
-        process.stdout.readline()
-    began_s = time.monotonic()
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    for process in processes:
-        assert process.stdout is not None
-        process.stdout.readline()
-    elapsed_s = time.monotonic() - began_s
-    for process in processes:
-        process.communicate()
-    return elapsed_s
 
 
 @contextmanager
-def _scratch() -> Iterator[Path]:
+def scratch() -> Iterator[Path]:
+    """Give a folder that is gone afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="inferay-bench-"))
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _code(folder: Path) -> Path:
-    code = folder / "code"
-    code.mkdir()
-    (code / "score.py").write_text(SCORE)
-    return code
-
-
-def _files(folder: Path, count: int) -> Path:
-    folder.mkdir()
-    for number in range(count):
-        (folder / f"file{number:07d}.txt").write_text(f"{number}\n")
-    return folder
-
-
-def render(lines: list[Line]) -> str:
-    machine = f"{os.cpu_count()} CPUs, {psutil.virtual_memory().total / 2**30:.0f} GiB, "
-    machine += f"{platform.system()}, Python {platform.python_version()}"
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True,
-        check=False,
-    ).stdout.strip()
-    rows = "".join(
-        f"| {line.name} | {line.ratio:.2f} | {line.aim} | {statistics.median(line.ours_s):.2f} "
-        f"({min(line.ours_s):.2f} to {max(line.ours_s):.2f}) | "
-        f"{statistics.median(line.theirs_s):.2f} "
-        f"({min(line.theirs_s):.2f} to {max(line.theirs_s):.2f}) | {len(line.ours_s)} | "
-        f"{line.note} |\n"
-        for line in lines
-    )
-    return (
-        f"## Batch, {datetime.now(UTC):%Y-%m-%d}, {machine}, commit {commit}\n\n"
-        "| work | ratio | aim: at most | ours, s: median (range) | beside, s: median (range) "
-        "| repetitions | what |\n|---|---|---|---|---|---|---|\n" + rows
-    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""The scoring scripts that are measured: the same file in every contender."""
