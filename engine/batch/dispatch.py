@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from inferay.engine.batch.formats.columns import to_json
 from inferay.engine.batch.journal import Record
 from inferay.engine.batch.messages import Done, Failure, Lease, Receipt
 from inferay.engine.batch.units import Range
@@ -315,6 +316,8 @@ class Dispatcher:
             "ok": done.items - sum(f["n"] for f in failures), "failures": failures,
             "files": [asdict(file) for file in done.files],
         }
+        if done.columns:
+            record["columns"] = to_json(done.columns)
         return self._accept(record)
 
     def _fail(

@@ -19,6 +19,7 @@ from typing import Any
 
 from inferay.engine.batch import output as outputs
 from inferay.engine.batch.dispatch import Counts, Dispatcher
+from inferay.engine.batch.formats.so_far import ColumnsSoFar
 from inferay.engine.batch.journal import (
     JournalWriter,
     Record,
@@ -135,6 +136,7 @@ class Driver:
     _busy: dict[int, _Leased] = field(default_factory=dict)
     _first_lease_s: float | None = None
     _pool: Pool | None = None
+    _columns: ColumnsSoFar = field(default_factory=ColumnsSoFar)
 
     def run(self) -> Result:
         """Run the job to its end; blocks.
@@ -257,6 +259,7 @@ class Driver:
         )
         for record in valid_records(store):
             dispatcher.replay(record)
+            self._columns.take(record)
         dispatcher.begin()
         return dispatcher
 
@@ -277,8 +280,11 @@ class Driver:
             self._check_stop(store)
             self._give_up_silent(pool)
             for event in self._wait():
-                for record in self._take_in(dispatcher, event):
+                records = self._take_in(dispatcher, event)
+                for record in records:
                     writer.append(record)
+                for record in records:
+                    self._columns.take(record)
         if dispatcher.failure is not None:
             raise dispatcher.failure
 
@@ -388,6 +394,7 @@ class Driver:
             logs=f"{spec.logs}/user", log_name=f"process{slot:03d}",
             environment_variables=settings.environment_variables,
             logging_level=settings.logging_level, output_action=settings.output_action,
+            output_file_name=settings.output_file_name,
             timeout_s=settings.timeout_s, threads=spec.workers.threads, packages=spec.packages,
         )
 

@@ -7,7 +7,7 @@ an older driver adds later never counts.
 
     {"k": "epoch",  "epoch": 2, "prefixes": {"1": 4711}, "manifest": …, "spec": …}
     {"k": "commit", "r": [first, stop(, item, item)], "seg": name, "at": [start, stop],
-     "rows": n, "ok": items, "failures": […], "files": […]}
+     "rows": n, "ok": items, "failures": […], "files": […](, "columns": […])}
     {"k": "sealed", "by": 2}
 """
 

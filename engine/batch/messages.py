@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+from inferay.engine.batch.formats.columns import Columns, from_json
 from inferay.engine.batch.units import Range
 
 
@@ -82,6 +83,7 @@ class Done:
         items: Items of the range.
         missing: (mini-batch, items, rows that are missing) where `run()` returned too few.
         files: Files that user code wrote during these calls.
+        columns: Of the rows, where their format has columns.
     """
 
     range: Range
@@ -92,6 +94,7 @@ class Done:
     items: int
     missing: tuple[tuple[int, int, int], ...] = ()
     files: tuple[StoredFile, ...] = ()
+    columns: Columns = ()
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,7 @@ class Receipt:
                 "range": Range.from_json(one["range"]),
                 "missing": tuple(tuple(entry) for entry in one["missing"]),
                 "files": tuple(StoredFile(**file) for file in one["files"]),
+                "columns": from_json(one["columns"]),
             })
             for one in data["done"]
         )
@@ -214,6 +218,7 @@ class WorkerSettings:
         environment_variables: Set before the script is imported.
         logging_level: `INFO`, `WARNING` or `DEBUG`.
         output_action: `append_row` or `summary_only`.
+        output_file_name: Its ending is the format of the rows.
         timeout_s: For one call of `run()`.
         threads: What thread pools (OMP, MKL, …) are set to.
         packages: Packages that the environment declares, for a better error.
@@ -230,6 +235,7 @@ class WorkerSettings:
     environment_variables: dict[str, str] = field(default_factory=dict)
     logging_level: str = "INFO"
     output_action: str = "append_row"
+    output_file_name: str = "predictions.csv"
     timeout_s: float = 30.0
     threads: int = 1
     packages: tuple[str, ...] = ()

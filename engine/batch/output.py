@@ -9,24 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from inferay.engine.batch.formats import final_bytes
+from inferay.engine.batch.formats.so_far import columns_of
 from inferay.engine.batch.journal import Record, valid_records
 from inferay.engine.batch.manifest import ManifestReader, Seal
 from inferay.engine.batch.store import Store
 from inferay.engine.batch.units import Range
-from inferay.errors import Conflict, InvalidInput, JobError
+from inferay.errors import Conflict, JobError
 
 SUCCESS = "_SUCCESS.json"
 ERRORS = "errors.jsonl"
 PARTIAL = ".partial"
 VERSION = 1
-
-#: Endings that promise more than lines of text.
-UNWRITTEN_FORMATS = (".parquet", ".jsonl", ".json", ".arrow")
 
 #: Bytes of a segment that are copied at once.
 COPY_BYTES = 4 << 20
@@ -39,21 +37,6 @@ class Published:
     name: str
     size_bytes: int = 0
     sha256: str = ""
-
-
-def check_format(file_name: str) -> None:
-    """Check that rows can be written to a file of this name.
-
-    Raises:
-        InvalidInput: Its ending promises a format that is not written.
-    """
-    ending = os.path.splitext(file_name)[1].lower()
-    if ending in UNWRITTEN_FORMATS:
-        raise InvalidInput(
-            f"output_file_name: rows are not written as {ending} yet; give a name that ends in "
-            ".csv",
-            target="output_file_name",
-        )
 
 
 def check_free(output: Store, file_name: str, where: str) -> None:
@@ -128,13 +111,20 @@ def is_published(output: Store, job: str) -> bool:
     return True
 
 
-def publish_rows(store: Store, records: list[Record], output: Store, name: str) -> Published:
-    """Assemble the rows of the records under the name; return its size and checksum.
+def publish_rows(
+    store: Store, records: list[Record], output: Store, name: str, *, is_partial: bool = False
+) -> Published:
+    """Assemble the rows of the records as the file `name`; return its size and checksum.
+
+    With `is_partial` it is put aside, under `.partial`, and made even of rows that do not fit.
 
     Raises:
         Conflict: The name is taken by other content.
+        JobError: The rows do not fit into one table.
     """
-    return _put(output, name, lambda: _segments(store, records))
+    columns = columns_of(records, is_lenient=is_partial)
+    put_name = name + PARTIAL if is_partial else name
+    return _put(output, put_name, lambda: final_bytes(name, _segments(store, records), columns))
 
 
 def publish_files(store: Store, records: list[Record], output: Store) -> list[Published]:
@@ -282,7 +272,9 @@ def _put(output: Store, name: str, chunks: Callable[[], Iterator[bytes]]) -> Pub
 
 def withdraw_rows(store: Store, records: list[Record], output: Store, name: str) -> None:
     """Remove the assembled rows if it is they that have the name; idempotent."""
-    _withdraw(output, name, _segments(store, records))
+    if output.exists(name):
+        columns = columns_of(records)
+        _withdraw(output, name, final_bytes(name, _segments(store, records), columns))
 
 
 def withdraw_errors(records: list[Record], manifest: ManifestReader, output: Store) -> None:

@@ -82,7 +82,7 @@ def publish_partial(spec: JobSpec) -> None:
     rows = spec.settings.output_file_name
     if spec.settings.output_action == "append_row" and any(record["seg"] for record in records):
         output.remove(rows + outputs.PARTIAL)
-        outputs.publish_rows(store, records, output, rows + outputs.PARTIAL)
+        outputs.publish_rows(store, records, output, rows, is_partial=True)
     if any(record["k"] == "sealed" for record in valid_records(store)):
         outputs.withdraw_rows(store, records, output, rows)
         outputs.withdraw_errors(records, ManifestReader(store, read_seal(store)), output)

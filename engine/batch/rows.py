@@ -27,12 +27,20 @@ def to_rows(result: Any, *, is_text_wanted: bool) -> tuple[int, bytes]:
     """Return how many rows the result has, and their text (empty if not wanted).
 
     Args:
-        result: What `run()` returned: a list, tuple, DataFrame, Series, array or iterator.
+        result: What `run()` returned: a list, tuple, DataFrame, Series, array, Arrow table or
+            iterator.
         is_text_wanted: False for `summary_only`, where rows only count.
 
     Raises:
         RowsError: The result is None, or of another type.
     """
+    arrow = sys.modules.get("pyarrow")
+    if arrow is not None and isinstance(result, (arrow.Table, arrow.RecordBatch)):
+        if not is_text_wanted:
+            return result.num_rows, b""
+        result = result.to_pandas()
+    elif arrow is not None and isinstance(result, (arrow.Array, arrow.ChunkedArray)):
+        result = result.to_pylist()
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(result, pandas.DataFrame):
         return len(result), _frame_text(result) if is_text_wanted else b""
@@ -42,11 +50,16 @@ def to_rows(result: Any, *, is_text_wanted: bool) -> tuple[int, bytes]:
     if numpy is not None and isinstance(result, numpy.ndarray) and result.ndim > 0:
         result = list(result)   # not tolist(), which gives a float32 digits that it does not have
     if not isinstance(result, (list, tuple, Iterator)):
-        raise RowsError(
-            f"run() returned {_describe(result)}; it has to return a list or a DataFrame, with a "
-            "row for each file that succeeded"
-        )
+        raise no_rows(result)
     return _item_rows(result, is_text_wanted)
+
+
+def no_rows(result: Any) -> RowsError:
+    """Return the error of a result that has no rows."""
+    return RowsError(
+        f"run() returned {_describe(result)}; it has to return a list or a DataFrame, with a "
+        "row for each file that succeeded"
+    )
 
 
 def _frame_text(frame: Any) -> bytes:

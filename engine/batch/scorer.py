@@ -13,6 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from inferay.engine.batch.formats import make_encoder
+from inferay.engine.batch.formats.columns import Columns, union
+from inferay.engine.batch.formats.encoding import Encoded
+from inferay.engine.batch.formats.sources import Source
 from inferay.engine.batch.hand import Hand
 from inferay.engine.batch.inputs import Inputs
 from inferay.engine.batch.manifest import ManifestReader, read_seal
@@ -25,14 +29,28 @@ from inferay.engine.batch.messages import (
     StoredFile,
     WorkerSettings,
 )
-from inferay.engine.batch.rows import RowsError, to_rows
+from inferay.engine.batch.rows import RowsError
 from inferay.engine.batch.staging import SharedFileError, Staging
 from inferay.engine.batch.store import LocalStore, Log, is_full
 from inferay.engine.batch.units import Range
 from inferay.engine.scoring.tracebacks import describe_exception, user_traceback
+from inferay.errors import JobError
 
 #: Rows are written to the segment when so many bytes have gathered, so that memory stays bounded.
 BUFFER_BYTES_MAX = 8 << 20
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """A mini-batch that succeeded."""
+
+    encoded: Encoded
+    items: int
+    files: tuple[StoredFile, ...]
+
+    @property
+    def rows_missing(self) -> int:
+        return max(0, self.items - self.encoded.rows)
 
 
 @dataclass
@@ -42,6 +60,7 @@ class _Run:
     first: int
     items_of_part: tuple[int, int] | None
     start: int
+    columns: Columns = ()
     rows: int = 0
     items: int = 0
     missing: list[tuple[int, int, int]] = field(default_factory=list)
@@ -62,7 +81,9 @@ class Scorer:
         self._store = LocalStore(Path(settings.store))
         self._manifest: ManifestReader | None = None
         self._inputs = Inputs(settings.root)
-        self._is_text_wanted = settings.output_action == "append_row"
+        self._encoder = make_encoder(settings.output_action, settings.output_file_name)
+        self._current: _Run | None = None
+        self._done: list[Done] = []
         self._segment: Log | None = None
         self._written = 0
         self._buffer: list[bytes] = []
@@ -75,27 +96,23 @@ class Scorer:
         began_s = time.monotonic()
         self._manifest = self._manifest or ManifestReader(self._store, read_seal(self._store))
         self._run_s = 0.0
-        done: list[Done] = []
+        self._done = []
         failed: list[Failed] = []
-        current: _Run | None = None
         rest: Range | None = None
         for index in range(lease.range.first, lease.range.stop):
             if index > lease.range.first and time.monotonic() - began_s > lease.budget_s:
                 rest = Range(index, lease.range.stop)
                 break
-            if current is None:
-                current = _Run(index, lease.range.items, self._written + self._buffered)
-            failure = self._score_one(self._manifest, index, current)
-            if failure is not None:
-                self._end_run(current, index, done)
-                current = None
-                failed.append(failure)
-        stop = rest.first if rest else lease.range.stop
-        if current is not None:
-            self._end_run(current, stop, done)
+            outcome = self._score_one(self._manifest, index, lease.range.items)
+            if isinstance(outcome, Failed):
+                self._end_run(index)
+                failed.append(outcome)
+            else:
+                self._add(index, lease.range.items, outcome)
+        self._end_run(rest.first if rest else lease.range.stop)
         self._flush()
         wall_s = time.monotonic() - began_s
-        return Receipt(lease.id, tuple(done), tuple(failed), rest, self._run_s, wall_s)
+        return Receipt(lease.id, tuple(self._done), tuple(failed), rest, self._run_s, wall_s)
 
     def close(self) -> None:
         """Release the segment and the staging folder."""
@@ -104,35 +121,57 @@ class Scorer:
         self._staging.remove()
 
     def _score_one(
-        self, manifest: ManifestReader, index: int, current: _Run
-    ) -> Failed | None:
+        self, manifest: ManifestReader, index: int, items_of_part: tuple[int, int] | None
+    ) -> _Scored | Failed:
         units = manifest.mini_batch(index)
-        if current.items_of_part is not None:
-            units = units[slice(*current.items_of_part)]
+        if items_of_part is not None:
+            units = units[slice(*items_of_part)]
         began_s = time.monotonic()
         is_scored = False
         self._hand.take(index)
         try:
             result = self._run(self._inputs.paths(units))
-            rows, text = to_rows(result, is_text_wanted=self._is_text_wanted)
+            encoded = self._encoder.encode(result, [Source(unit.path) for unit in units])
             is_scored = True
             files = self._staging.take(index)
         except BaseException as error:   # user code may raise anything, SystemExit too
             if is_scored and is_full(error):   # the job's disk, and no fault of the code's
                 raise
             self._staging.discard()
-            where = Range(index, index + 1, current.items_of_part)
+            where = Range(index, index + 1, items_of_part)
             return Failed(where, len(units), self._explain(error))
         finally:
             self._hand.release()
             self._run_s += time.monotonic() - began_s
-        current.rows += rows
-        current.items += len(units)
-        if rows < len(units):
-            current.missing.append((index, len(units), len(units) - rows))
-        current.files.extend(files)
-        self._keep(text)
-        return None
+        return _Scored(encoded, len(units), files)
+
+    def _add(self, index: int, items_of_part: tuple[int, int] | None, scored: _Scored) -> None:
+        """Add a mini-batch to the current run, or to a new one where it has to have its own."""
+        columns = self._columns_with(scored.encoded)
+        missing = scored.rows_missing
+        if missing or columns is None:
+            self._end_run(index)
+        if self._current is None:
+            start = self._written + self._buffered
+            self._current = _Run(index, items_of_part, start)
+        run = self._current
+        run.columns = columns or scored.encoded.columns
+        run.rows += scored.encoded.rows
+        run.items += scored.items
+        run.files.extend(scored.files)
+        self._keep(self._encoder.write(scored.encoded))
+        if missing:   # its rows are replaced as a whole when the job is redriven
+            run.missing.append((index, scored.items, missing))
+            self._end_run(index + 1)
+
+    def _columns_with(self, encoded: Encoded) -> Columns | None:
+        """Return the current run's columns with these, or None if they do not fit together."""
+        if self._current is None:
+            return encoded.columns
+        try:
+            return union(self._current.columns, encoded.columns)
+        except JobError:   # the driver, which sees both, says so
+            return None
 
     def _explain(self, error: BaseException) -> Failure:
         if isinstance(error, (RowsError, SharedFileError)):
@@ -142,16 +181,18 @@ class Scorer:
             "Exception", describe_exception(error), user_traceback(error, code_dir)
         )
 
-    def _end_run(self, current: _Run, stop: int, done: list[Done]) -> None:
-        if stop == current.first:
+    def _end_run(self, stop: int) -> None:
+        current, self._current = self._current, None
+        if current is None:
             return
+        self._keep(self._encoder.end_run())
         end = self._written + self._buffered
         segment = f"{self._settings.segment}.rows" if end > current.start else ""
         files = (*self._init_files, *current.files)
         self._init_files = ()
-        done.append(Done(
+        self._done.append(Done(
             Range(current.first, stop, current.items_of_part), segment, current.start, end,
-            current.rows, current.items, tuple(current.missing), files,
+            current.rows, current.items, tuple(current.missing), files, current.columns,
         ))
 
     def _keep(self, text: bytes) -> None:

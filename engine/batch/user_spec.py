@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from inferay.config import ARTIFACT_DATASTORE, BLOB_DATASTORE, Workspace
-from inferay.engine.batch.output import check_format
+from inferay.engine.batch.formats import check_format
 from inferay.engine.batch.spec import JobSettings, JobSpec, WorkerSpec, hash_of, hash_path
 from inferay.engine.resources import BatchDeployment, Environment, Model, is_local_path, load
 from inferay.engine.resources.fields import FilledText, Name

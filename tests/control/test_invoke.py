@@ -146,7 +146,7 @@ def test_an_endpoint_without_a_default_says_how_to_set_one(plane: Plane, data: P
     ({"errorThreshold": -2}, "errorThreshold"),
     ({"outputFileName": "a/b.csv"}, "outputFileName"),
     ({"outputFileName": "_SUCCESS.json"}, "outputFileName"),
-    ({"outputFileName": "rows.parquet"}, "output_file_name"),
+    ({"outputFileName": "rows.arrow"}, "output_file_name"),
     ({"name": "../x"}, "name"),
     ({"name": "x" * 300}, "name"),
     ({"retrySettings": {"timeout": "soon"}}, "timeout"),

@@ -14,7 +14,7 @@ from inferay.control.context import Context
 from inferay.control.notices import deployment_notices
 from inferay.control.operations import Steps, begin
 from inferay.control.tables import Compute, Datastore, Deployment, Endpoint, Job, Operation, now
-from inferay.engine.batch.output import check_format
+from inferay.engine.batch.formats import check_format
 from inferay.engine.resources import (
     BatchDeployment,
     BatchEndpoint,

@@ -19,7 +19,8 @@ from inferay.control.notices import check_ready, environment_of, packages_of, wo
 from inferay.control.operations import begin
 from inferay.control.tables import Asset, Job
 from inferay.control.tokens import Principal
-from inferay.engine.batch.output import check_format, check_free
+from inferay.engine.batch.formats import check_format
+from inferay.engine.batch.output import check_free
 from inferay.engine.batch.spec import JobSettings, JobSpec, hash_of
 from inferay.engine.batch.store import LocalStore
 from inferay.engine.resources import (

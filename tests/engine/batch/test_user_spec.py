@@ -128,7 +128,7 @@ def test_an_output_in_the_copy_that_ray_deletes_is_refused(tmp_path: Path, folde
     ("output_pth: ./out\n", "did you mean 'output_path'"),
     ("settings:\n  mini_batch_siz: 3\n", "spec.yml:4: settings.mini_batch_siz"),
     ("settings: {mini_batch_size: none}\n", "mini_batch_size"),
-    ("settings: {output_file_name: rows.parquet}\n", "output_file_name"),
+    ("settings: {output_file_name: rows.arrow}\n", "output_file_name"),
     ("input_type: uri_file\n", "input_type"),
     ("input_type: mltable\n", "input_type"),
     ("job_name: a/b\n", "job_name"),
