@@ -6,6 +6,7 @@ Submission ids are ours and deterministic, so that a repeated submission is one 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,13 +15,16 @@ from typing import Any
 
 import httpx
 
-from inferay.errors import Unavailable
+from inferay.errors import InvalidInput, Unavailable
 
 #: Ray answers these requests in milliseconds; a loaded head may take seconds.
 TIMEOUT_S = 20.0
 
 #: How long a driver gets after SIGTERM to write what it has, before Ray kills it.
 STOP_WAIT_S = 6
+
+#: How the ids of resumed jobs end. Few digits: a GUID may end in e and eleven of them.
+_RESUMED = re.compile(r"-e[0-9]{1,9}$")
 
 _GONE = ("SUCCEEDED", "FAILED", "STOPPED")
 
@@ -162,6 +166,20 @@ def _token(path: Path) -> str:
         raise Unavailable(
             f"cannot read Ray's token {path}: {error.strerror}", code="RayUnavailable"
         ) from None
+
+
+def check_name(job_name: str) -> None:
+    """Check that no submission id of this job can be another job's.
+
+    Raises:
+        InvalidInput: The name ends as the ids of another job's resumes do.
+    """
+    if _RESUMED.search(job_name):
+        raise InvalidInput(
+            f"the job name '{job_name}' ends in -e and a number, as resumes of a job "
+            f"'{_RESUMED.sub('', job_name)}' are called in Ray; choose another name",
+            target="name",
+        )
 
 
 def submission_id(job_name: str, epoch: int) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from inferay.engine.batch import output as outputs
+from inferay.engine.batch.changes import check_unchanged, facts_of
 from inferay.engine.batch.dispatch import Counts, Dispatcher
 from inferay.engine.batch.formats.so_far import ColumnsSoFar
 from inferay.engine.batch.journal import (
@@ -55,7 +56,7 @@ from inferay.engine.batch.publish import assemble, publish_partial
 from inferay.engine.batch.spec import JobSpec
 from inferay.engine.batch.store import LocalStore, Store, is_full
 from inferay.engine.batch.units import Unit
-from inferay.errors import Conflict, InferayError, JobError
+from inferay.errors import InferayError, JobError
 
 #: How long the driver waits for an event before it looks at progress and cancellation.
 TICK_S = 0.1
@@ -149,8 +150,11 @@ class Driver:
         output = LocalStore(Path(self.spec.output))
         if not epochs(store):
             outputs.check_free(output, self.spec.settings.output_file_name, self.spec.output)
-        self._check_spec(store)
-        epoch, log = claim(store, {"spec": self.spec.content_hash}, epoch=self.epoch)
+        refusal = self._refusal(store, output)
+        if refusal is not None and self.epoch is None:
+            raise refusal
+        facts = {} if epochs(store) else {"began": facts_of(self.spec)}
+        epoch, log = claim(store, facts, epoch=self.epoch)
         progress = ProgressWriter(store, epoch)
         writer = JournalWriter(
             log, on_durable=lambda group: None,
@@ -159,6 +163,8 @@ class Driver:
         dispatcher: Dispatcher | None = None
         try:
             progress.write("Preparing")
+            if refusal is not None:
+                raise refusal
             seal = self._seal(store, epoch)
             dispatcher = self._dispatcher(store, seal)
             self._dispatch(store, dispatcher, writer, progress, epoch)
@@ -209,15 +215,25 @@ class Driver:
 
     # -- the phases
 
-    def _check_spec(self, store: Store) -> None:
-        """Check that an earlier epoch of the job had the same spec: its manifest is used on."""
-        found = epoch_facts(store).get("spec", self.spec.content_hash)
-        if found != self.spec.content_hash:
-            raise Conflict(
-                f"the job '{self.spec.name}' was begun with another spec (input, code, model or "
-                "settings differ); resume it with the same one, or give the job another name",
-                code="SpecChanged", target=self.spec.name,
+    def _refusal(self, store: Store, output: Store) -> InferayError | None:
+        """Return why a job that was begun must not go on: something changed.
+
+        A driver that was told its epoch claims it all the same, and records this as the job's end:
+        it is the only one, and nobody reads what it prints. A published job has ended already.
+        """
+        if not epochs(store):
+            return None
+        try:
+            sealed = read_seal(store) if store.exists(SEAL) else None
+            check_unchanged(
+                self.spec, epoch_facts(store)["began"],
+                ManifestReader(store, sealed).units() if sealed else (),
+                self._list()[1] if sealed else (),
             )
+        except InferayError as error:
+            is_over = self.epoch is not None and outputs.is_published(output, self.spec.name)
+            return None if is_over else error
+        return None
 
     def _seal(self, store: Store, epoch: int) -> Seal:
         links = 0

@@ -177,6 +177,15 @@ class ManifestReader:
         found: list[list[Any]] = json.loads(lines[index - self._firsts[number]])
         return [Unit.from_json(unit) for unit in found]
 
+    def units(self) -> Iterator[Unit]:
+        """Yield all units, in order, a part at a time.
+
+        Raises:
+            InferayError: A part does not have the content that was sealed.
+        """
+        for index in range(self.seal.mini_batches):
+            yield from self.mini_batch(index)
+
     def _load(self, number: int) -> list[str]:
         part = self.seal.parts[number]
         try:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ class JobSpec:
         logs: Absolute path of the folder of logs.
         code: Absolute path of the folder with the scoring script.
         scoring_script: The script's path in it.
-        model_dir: Value of `AZUREML_MODEL_DIR`, or "".
+        model: Absolute path of the model's file or folder, or "".
         settings: As they hold for this job.
         workers: How many, and what they ask for.
         packages: Packages that the environment declares.
@@ -80,7 +81,7 @@ class JobSpec:
     logs: str
     code: str
     scoring_script: str
-    model_dir: str = ""
+    model: str = ""
     settings: JobSettings = field(default_factory=JobSettings)
     workers: WorkerSpec = field(default_factory=WorkerSpec)
     packages: tuple[str, ...] = ()
@@ -110,13 +111,9 @@ class JobSpec:
             raise InvalidInput(f"this is no job spec: {error}") from None
 
     @property
-    def content_hash(self) -> str:
-        """What has to be equal for a resume: everything but places and the number of workers."""
-        same = {
-            f.name: getattr(self, f.name) for f in fields(self)
-            if f.name in ("input", "input_type", "scoring_script", "hashes", "output")
-        }
-        return hash_of(same | {"settings": asdict(self.settings)})
+    def model_dir(self) -> str:
+        """Value of `AZUREML_MODEL_DIR`: the folder that the model lies in, or ""."""
+        return os.path.dirname(self.model)
 
 
 def hash_of(value: Any) -> str:
@@ -124,20 +121,28 @@ def hash_of(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def hash_path(path: Path) -> str:
+def hash_path(path: Path, *, without: Iterable[str] = ()) -> str:
     """Return the sha256 of a file, or of a folder's file names and contents, in bytewise order.
 
-    Python's caches count for nothing. Links are read through.
+    Python's caches count for nothing, nor do the folders `without`. Links are read through.
     """
     digest = hashlib.sha256()
-    names = [""] if path.is_file() else sorted(
-        (os.path.relpath(os.path.join(parent, name), path)
-         for parent, _, names in os.walk(path) for name in names
-         if "__pycache__" not in parent.split(os.sep)),
-        key=os.fsencode,
-    )
+    names = [""] if path.is_file() else file_names(path, without=without)
     for name in names:
         with open(path / name if name else path, "rb") as file:
             content = hashlib.file_digest(file, "sha256").digest()
         digest.update(os.fsencode(name) + b"\0" + content)
     return digest.hexdigest()
+
+
+def file_names(folder: Path, *, without: Iterable[str] = ()) -> list[str]:
+    """Return the relative paths of the files that `hash_path` reads, in its order."""
+    left_out = {os.path.normpath(path) for path in without}
+    found = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [
+            name for name in folders
+            if name != "__pycache__" and os.path.join(parent, name) not in left_out
+        ]
+        found += [os.path.relpath(os.path.join(parent, name), folder) for name in names]
+    return sorted(found, key=os.fsencode)

@@ -93,9 +93,10 @@ def read_user_spec(path: Path, environ: Mapping[str, str] | None = None) -> Load
         name=name, input=str(source), input_type=kind, output=str(output),
         work=str(job_folder / "work"), logs=str(job_folder / "logs"), code=str(code),
         scoring_script=job.code_configuration.scoring_script,
-        model_dir=str(model.parent) if model else "", settings=frozen, workers=_workers(job),
+        model=str(model) if model else "", settings=frozen, workers=_workers(job),
         hashes={
-            "code": hash_path(code), "model": hash_path(model) if model else "",
+            "code": hash_path(code, without=(str(output),)),
+            "model": hash_path(model) if model else "",
             "environment": hash_of(environment.to_dict()) if environment else "",
             "settings": hash_of(frozen.__dict__),
         },

@@ -21,7 +21,7 @@ from inferay.control.jobs import Watcher
 from inferay.control.operations import Runner
 from inferay.control.reconcile import all_steps
 from inferay.control.tokens import ensure_admin
-from inferay.engine.batch.driver import Driver
+from inferay.engine.batch.driver import Driver, Interrupted
 from inferay.engine.batch.journal import SupersededError
 from inferay.engine.batch.pool import LocalPool
 from inferay.errors import Unavailable
@@ -46,6 +46,7 @@ class ThreadJobs:
         self.submitted: list[str] = []
         self.is_away = False
         self._threads: list[threading.Thread] = []
+        self._is_ended = threading.Event()
 
     def submit(self, submission_id: str, entrypoint: str, env: dict[str, str]) -> None:
         self._check_there()
@@ -73,6 +74,12 @@ class ThreadJobs:
         for thread in self._threads:
             thread.join()
 
+    def end_drivers(self) -> None:
+        """End every driver in the middle of its work."""
+        self._is_ended.set()
+        self.close()
+        self._is_ended.clear()
+
     def forget(self) -> None:
         """Be a head that was restarted: it knows nothing of what ran before."""
         self.known.clear()
@@ -83,8 +90,8 @@ class ThreadJobs:
 
     def _drive(self, key: str, spec: Path, epoch: int) -> None:
         try:
-            Driver(read_frozen(spec), LocalPool, epoch).run()
-        except SupersededError:
+            Driver(read_frozen(spec), LocalPool, epoch, self._is_ended.is_set).run()
+        except (Interrupted, SupersededError):
             pass
         finally:
             self.known[key] = "gone"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,7 +62,23 @@ def test_a_repeatability_id_names_the_job(
         for _ in range(2)
     ]
     assert names == [key, key]
+    other = plane.http.post(
+        "/endpoints/digits/jobs", json=invocation(data, miniBatchSize=2),
+        headers={"repeatability_request-id": key},
+    )
+    assert other.status_code == 409
+    assert f"the job name '{key}' is taken" in other.json()["error"]["message"]
     plane.wait(key)
+    assert plane.ray.submitted == [key]
+
+
+def test_a_job_named_as_another_jobs_resume_is_refused(
+    plane: Plane, make_code: Callable[..., Path], data: Path
+) -> None:
+    deploy(plane, make_code())
+    answer = plane.http.post("/endpoints/digits/jobs", json=invocation(data, name="j-e1"))
+    assert answer.status_code == 400
+    assert "choose another name" in answer.json()["error"]["message"]
 
 
 def test_a_job_whose_driver_died_is_resumed_and_loses_nothing(
@@ -103,6 +120,30 @@ def test_a_job_goes_on_after_the_ray_head_was_lost(
     plane.ray.is_away = False
     plane.restart()
     assert plane.wait("j")["status"] == "Completed"
+
+
+def test_a_job_whose_input_changed_while_its_driver_was_dead_says_so_and_can_go_on_when_undone(
+    plane: Plane, make_code: Callable[..., Path], data: Path
+) -> None:
+    deploy(plane, make_code(SLOW), miniBatchSize=1)
+    plane.http.post("/endpoints/digits/jobs", json=invocation(data, name="j"))
+    while (plane.job("j")["progress"] or {}).get("counts", {}).get("rows", 0) < 2:
+        plane.turn()
+    plane.ray.end_drivers()
+    found = (data / "07.txt").stat()
+    (data / "07.txt").write_text("changed")
+    job = plane.wait("j")
+    assert (job["status"], job["error"]["code"]) == ("Failed", "InputChanged")
+    assert "07.txt had 1 bytes of" in job["error"]["message"]
+    assert plane.ray.submitted == ["j", "j-e1"]   # it was not tried again
+    output = Path(job["outputs"]["score"]["path"])
+    assert [path.name for path in output.iterdir()] == ["predictions.csv.partial"]
+    (data / "07.txt").write_text("7")
+    os.utime(data / "07.txt", ns=(found.st_atime_ns, found.st_mtime_ns))
+    assert plane.http.post("/v1/jobs/j/resume").status_code == 200
+    assert plane.wait("j")["status"] == "Completed"
+    rows = (output / "predictions.csv").read_text().split()
+    assert [Path(row).name for row in rows] == [f"{number:02d}.txt" for number in range(20)]
 
 
 def test_a_canceled_job_ends_and_keeps_its_rows_under_partial(

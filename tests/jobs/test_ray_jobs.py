@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from inferay.errors import Unavailable
-from inferay.jobs.ray_jobs import RayAddress, RayJobs, submission_id
+from inferay.errors import InvalidInput, Unavailable
+from inferay.jobs.ray_jobs import RayAddress, RayJobs, check_name, submission_id
 
 TOKEN = "s3cret"
 
@@ -227,3 +227,16 @@ def test_garbage_is_no_answer_of_ray(
 
 def test_epochs_have_the_jobs_name_and_then_a_number() -> None:
     assert [submission_id("j", epoch) for epoch in (1, 2, 3)] == ["j", "j-e1", "j-e2"]
+
+
+@pytest.mark.parametrize("name", ["j-e1", "j-e20", "a-e1-e2"])
+def test_a_job_name_that_could_be_another_jobs_submission_id_is_refused(name: str) -> None:
+    with pytest.raises(InvalidInput, match=f"the job name '{name}' ends in -e and a number"):
+        check_name(name)
+
+
+@pytest.mark.parametrize("name", [
+    "e1", "j-e", "j-e1x", "j-edge", "6f1ed002-ab5f-4c1d-8c4e-e12345678901",
+])
+def test_other_job_names_are_taken_guids_of_any_digits_too(name: str) -> None:
+    check_name(name)

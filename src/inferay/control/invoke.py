@@ -36,6 +36,7 @@ from inferay.engine.resources import (
 from inferay.engine.storage import is_uri
 from inferay.errors import Conflict, InvalidInput, NotAuthorized, NotFound
 from inferay.jobs.folder import JobFolder
+from inferay.jobs.ray_jobs import check_name
 from inferay.jobs.states import JobStatus
 
 _FOLDERS = ("UriFolder", "MLTable")
@@ -80,6 +81,7 @@ def invoke(
     properties = parse_body(BatchJobBody, body).properties
     row = get_endpoint(session, endpoint)
     name = properties.name or _name_of(request_id) or str(uuid.uuid4())
+    check_name(name)
     wanted = deployment or (row.properties.get("defaults") or {}).get("deploymentName")
     if wanted is None:
         raise InvalidInput(
@@ -258,7 +260,7 @@ def _spec(
         name=name, input=str(source[0]), input_type=source[1], output=str(output),
         work=str(folder.work.root), logs=str(folder.logs), code=_path(code_row),
         scoring_script=code.scoring_script,
-        model_dir=os.path.dirname(_path(model)) if model else "",
+        model=_path(model) if model else "",
         settings=settings, workers=workers, packages=packages_of(environment),
         hashes={
             "code": code_row.content_hash or "",

@@ -45,21 +45,6 @@ def test_a_spec_with_a_field_too_few_or_too_many_is_refused(
         JobSpec.from_dict(data)
 
 
-def test_a_resume_may_change_places_and_workers_and_nothing_else(spec: JobSpec) -> None:
-    same = replace(
-        spec, name="n", work="/w", logs="/l", code="/c", model_dir="/m",
-        workers=replace(spec.workers, count=9),
-    )
-    assert same.content_hash == spec.content_hash
-    for other in (
-        replace(spec, input="/i"), replace(spec, input_type="uri_file"),
-        replace(spec, output="/o"), replace(spec, scoring_script="s.py"),
-        replace(spec, hashes={"code": "d"}),
-        replace(spec, settings=replace(spec.settings, mini_batch_size=99)),
-    ):
-        assert other.content_hash != spec.content_hash
-
-
 def test_the_hash_of_a_value_does_not_depend_on_the_order_of_its_keys() -> None:
     assert hash_of({"a": 1, "b": 2}) == hash_of({"b": 2, "a": 1})
 

@@ -109,7 +109,7 @@ def test_the_same_name_and_content_give_the_same_job(read: Read, folder: Path) -
     first, again = read("job_name: j\n").spec, read("job_name: j\n").spec
     assert first == again
     (folder / "src" / "score.py").write_text("other")
-    assert read("job_name: j\n").spec.content_hash != first.content_hash
+    assert read("job_name: j\n").spec.hashes["code"] != first.hashes["code"]
 
 
 def test_an_output_in_the_copy_that_ray_deletes_is_refused(tmp_path: Path, folder: Path) -> None:
