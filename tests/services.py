@@ -10,8 +10,14 @@ import pytest
 
 def require_program(name: str) -> None:
     """Skip the test where the program is missing; fail it under `CI=true`."""
-    if shutil.which(name) is None:
-        said = f"{name} is not installed; the test needs it"
-        if os.environ.get("CI") == "true":
-            pytest.fail(said)
-        pytest.skip(said)
+    skip_without(name if shutil.which(name) is None else None)
+
+
+def skip_without(missing: str | None) -> None:
+    """Skip the test, or fail it under `CI=true`, if a program is missing."""
+    if missing is None:
+        return
+    said = f"{missing} is not installed; the test needs it"
+    if os.environ.get("CI") == "true":
+        pytest.fail(said)
+    pytest.skip(said)

@@ -25,7 +25,8 @@ from inferay.errors import (
 
 #: Modules that define errors beside `inferay.errors`; importing all of inferay would take Ray.
 for _name in (
-    "inferay.engine.batch.journal", "inferay.engine.batch.driver", "inferay.engine.storage.retries",
+    "inferay.engine.batch.driver", "inferay.engine.batch.journal",
+    "inferay.engine.storage.read_errors", "inferay.engine.storage.retries",
 ):
     importlib.import_module(_name)
 

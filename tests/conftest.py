@@ -1,0 +1,25 @@
+"""Services that tests of any folder may use; each is started once, when it is first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests import radosgw as gateways
+from tests.radosgw import Bucket, Server
+from tests.services import skip_without
+
+
+@pytest.fixture(scope="session")
+def radosgw() -> Iterator[Server]:
+    """A real S3 server."""
+    skip_without(gateways.missing_program())
+    with gateways.started() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(radosgw: Server) -> Bucket:
+    """A new, empty bucket on a real S3 server."""
+    return radosgw.make_bucket()
