@@ -20,6 +20,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 from inferay.engine.batch.store import Log, Store
@@ -36,6 +37,10 @@ GROUP_RECORDS = 256
 
 #: A record larger than this is no record but a torn frame: one receipt stays far below it.
 RECORD_BYTES_MAX = 64 << 20
+
+
+#: Bytes of a journal that are read at once: a long job's whole journal would fill the memory.
+READ_BYTES = 256 << 10
 
 
 class SupersededError(InferayError):
@@ -75,6 +80,37 @@ def decode(data: bytes) -> tuple[list[Record], int]:
     return records, at
 
 
+def read_records(store: Store, name: str, stop: int | None = None) -> Iterator[tuple[Record, int]]:
+    """Yield the records of a journal's valid prefix, each with where it ends.
+
+    Args:
+        store: The job's store.
+        name: Of the journal.
+        stop: Read it as if it were no longer.
+    """
+    data, read, ended = b"", 0, 0
+    while True:
+        limit = read + READ_BYTES if stop is None else min(read + READ_BYTES, stop)
+        chunk = store.read(name, read, limit) if limit > read else b""
+        read += len(chunk)
+        data += chunk
+        records, length = decode(data)
+        for record in records:
+            ended += _FRAME.size + _FRAME.unpack_from(data, ended - (read - len(data)))[0]
+            yield record, ended
+        data = data[length:]
+        if not chunk or _is_damaged(data):
+            return
+
+
+def _is_damaged(data: bytes) -> bool:
+    """Return whether the bytes, which begin with no valid record, can begin none with more."""
+    if len(data) < _FRAME.size:
+        return False
+    size, _ = _FRAME.unpack_from(data)
+    return not 0 < size <= RECORD_BYTES_MAX or len(data) >= _FRAME.size + size
+
+
 def epochs(store: Store) -> list[int]:
     """Return the epochs that were claimed, in order."""
     return sorted(int(name.removeprefix("journal/")) for name in store.names("journal/"))
@@ -83,8 +119,11 @@ def epochs(store: Store) -> list[int]:
 def epoch_facts(store: Store) -> Record:
     """Return the first epoch's own record, or nothing if no epoch was claimed."""
     claimed = epochs(store)
-    records, _ = decode(store.read(name_of(claimed[0]))) if claimed else ([], 0)
-    return records[0] if records else {}
+    return _first_record(store, claimed[0]) if claimed else {}
+
+
+def _first_record(store: Store, epoch: int) -> Record:
+    return next((record for record, _ in read_records(store, name_of(epoch))), {})
 
 
 def valid_records(store: Store) -> Iterator[Record]:
@@ -92,13 +131,12 @@ def valid_records(store: Store) -> Iterator[Record]:
     claimed = epochs(store)
     if not claimed:
         return
-    newest, _ = decode(store.read(name_of(claimed[-1])))
-    prefixes = newest[0]["prefixes"]
-    for epoch in claimed[:-1]:
+    prefixes = _first_record(store, claimed[-1])["prefixes"]
+    for epoch in claimed:
         # One that was claimed too late to be named there counts for nothing.
-        records, _ = decode(store.read(name_of(epoch), 0, prefixes.get(str(epoch), 0)))
-        yield from records[1:]
-    yield from newest[1:]
+        stop = None if epoch == claimed[-1] else prefixes.get(str(epoch), 0)
+        for record, _ in islice(read_records(store, name_of(epoch), stop), 1, None):
+            yield record
 
 
 def name_of(epoch: int) -> str:
@@ -123,8 +161,8 @@ def claim(store: Store, facts: dict[str, Any], *, epoch: int | None = None) -> t
         raise superseded(number, claimed[-1])
     prefixes: dict[str, int] = {}
     if claimed:
-        records, length = decode(store.read(name_of(claimed[-1])))
-        prefixes = {**records[0]["prefixes"], str(claimed[-1]): length}
+        length = max(end for _, end in read_records(store, name_of(claimed[-1])))
+        prefixes = {**_first_record(store, claimed[-1])["prefixes"], str(claimed[-1]): length}
     first = {"k": "epoch", "version": VERSION, "epoch": number, "prefixes": prefixes, **facts}
     try:
         log = store.create_log(name_of(number), encode(first))

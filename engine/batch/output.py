@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from inferay.engine.batch.commits import Commits
 from inferay.engine.batch.formats import final_bytes
 from inferay.engine.batch.formats.so_far import columns_of
 from inferay.engine.batch.journal import Record, valid_records
 from inferay.engine.batch.manifest import ManifestReader, Seal
 from inferay.engine.batch.store import Store
-from inferay.engine.batch.units import Range
 from inferay.errors import Conflict, JobError
 
 SUCCESS = "_SUCCESS.json"
@@ -59,29 +59,12 @@ def check_free(output: Store, file_name: str, where: str) -> None:
             )
 
 
-def committed(store: Store) -> list[Record]:
+def committed(store: Store) -> Commits:
     """Return the commit records that count, in the output's order; first commit wins."""
-    chosen: dict[tuple[int, int], Record] = {}
-    records: list[tuple[Range, Record]] = []
-    wholes = bytearray()   # a byte per mini-batch
-    for record in valid_records(store):
-        if record["k"] != "commit":
-            continue
-        done = Range.from_json(record["r"])
-        wholes.extend(bytes(max(0, done.stop - len(wholes))))
-        is_new = not any(wholes[done.first : done.stop])
-        if done.is_part:
-            is_new = is_new and done.order_key not in chosen
-        elif is_new:
-            wholes[done.first : done.stop] = b"\1" * (done.stop - done.first)
-        if is_new:
-            chosen[done.order_key] = record
-            records.append((done, record))
-    records.sort(key=lambda entry: entry[0].order_key)
-    return [record for _, record in records]
+    return Commits(valid_records(store))
 
 
-def check_complete(records: list[Record], seal: Seal) -> None:
+def check_complete(records: Iterable[Record], seal: Seal) -> None:
     """Check that the records speak of every item: no row is left out silently.
 
     Raises:
@@ -112,7 +95,7 @@ def is_published(output: Store, job: str) -> bool:
 
 
 def publish_rows(
-    store: Store, records: list[Record], output: Store, name: str, *, is_partial: bool = False
+    store: Store, records: Iterable[Record], output: Store, name: str, *, is_partial: bool = False
 ) -> Published:
     """Assemble the rows of the records as the file `name`; return its size and checksum.
 
@@ -127,7 +110,7 @@ def publish_rows(
     return _put(output, put_name, lambda: final_bytes(name, _segments(store, records), columns))
 
 
-def publish_files(store: Store, records: list[Record], output: Store) -> list[Published]:
+def publish_files(store: Store, records: Iterable[Record], output: Store) -> list[Published]:
     """Publish the files that user code wrote, under their own names, in bytewise order.
 
     Raises:
@@ -159,7 +142,7 @@ def publish_files(store: Store, records: list[Record], output: Store) -> list[Pu
     return published
 
 
-def error_lines(records: list[Record], manifest: ManifestReader) -> Iterator[bytes]:
+def error_lines(records: Iterable[Record], manifest: ManifestReader) -> Iterator[bytes]:
     """Yield the lines of `errors.jsonl`, in input order.
 
     An item that failed has a line of its own; a mini-batch with too few rows has one, with kind
@@ -183,7 +166,7 @@ def error_lines(records: list[Record], manifest: ManifestReader) -> Iterator[byt
 
 
 def publish_errors(
-    records: list[Record], manifest: ManifestReader, output: Store
+    records: Iterable[Record], manifest: ManifestReader, output: Store
 ) -> Published | None:
     """Publish `errors.jsonl` if any item failed.
 
@@ -195,7 +178,7 @@ def publish_errors(
     return _put(output, ERRORS, lambda: error_lines(records, manifest))
 
 
-def _segments(store: Store, records: list[Record]) -> Iterator[bytes]:
+def _segments(store: Store, records: Iterable[Record]) -> Iterator[bytes]:
     """Yield the records' rows; neighbouring ranges of one segment are read together."""
     segment, start, stop = "", 0, 0
     for record in records:
@@ -270,14 +253,14 @@ def _put(output: Store, name: str, chunks: Callable[[], Iterator[bytes]]) -> Pub
     return published
 
 
-def withdraw_rows(store: Store, records: list[Record], output: Store, name: str) -> None:
+def withdraw_rows(store: Store, records: Iterable[Record], output: Store, name: str) -> None:
     """Remove the assembled rows if it is they that have the name; idempotent."""
     if output.exists(name):
         columns = columns_of(records)
         _withdraw(output, name, final_bytes(name, _segments(store, records), columns))
 
 
-def withdraw_errors(records: list[Record], manifest: ManifestReader, output: Store) -> None:
+def withdraw_errors(records: Iterable[Record], manifest: ManifestReader, output: Store) -> None:
     """Remove `errors.jsonl` if it is this job's; idempotent."""
     _withdraw(output, ERRORS, error_lines(records, manifest))
 

@@ -6,7 +6,7 @@ What is written, and how each thing, is `output`'s; here is the order, and `_SUC
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ def publish_partial(spec: JobSpec) -> None:
         outputs.withdraw_errors(records, ManifestReader(store, read_seal(store)), output)
 
 
-def _check_reserved(records: list[Record], name: str) -> None:
+def _check_reserved(records: Iterable[Record], name: str) -> None:
     reserved = {name, outputs.SUCCESS, outputs.ERRORS}
     for record in records:
         for file in record["files"]:

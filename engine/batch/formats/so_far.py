@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from inferay.engine.batch.formats.columns import Columns, from_json, union
@@ -47,7 +48,7 @@ class ColumnsSoFar:
                 self._seen[name] = record
 
 
-def columns_of(records: list[dict[str, Any]], *, is_lenient: bool = False) -> Columns:
+def columns_of(records: Iterable[dict[str, Any]], *, is_lenient: bool = False) -> Columns:
     """Return the columns of all the records' rows, in the rows' order.
 
     Raises:

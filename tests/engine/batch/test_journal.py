@@ -22,6 +22,7 @@ from inferay.engine.batch.journal import (
     decode,
     encode,
     epochs,
+    read_records,
     valid_records,
 )
 from inferay.engine.batch.store import LocalStore, MemoryStore, Store
@@ -97,6 +98,27 @@ def test_a_frame_of_absurd_length_is_torn() -> None:
     body = b"{}"
     frame = struct.pack("<II", 1 << 31, zlib.crc32(body)) + body
     assert decode(frame) == ([], 0)
+
+
+@given(records, st.integers(0, 10_000), st.integers(0, 255), st.integers(1, 200))
+def test_a_journal_read_in_pieces_gives_what_it_gives_as_a_whole(
+    given_records: list[Record], at: int, change: int, read_bytes: int
+) -> None:
+    data = bytearray(b"".join(map(encode, given_records)))
+    if data:
+        data[at % len(data)] ^= change
+    journal = bytes(data)
+    store = MemoryStore()
+    store.create("journal/1", journal)
+    whole, length = decode(journal)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journals, "READ_BYTES", read_bytes)
+        found = list(read_records(store, "journal/1"))
+        assert [record for record, _ in found] == whole
+        assert [end for _, end in found][-1:] == ([length] if whole else [])
+        for stop in {0, length // 2, length}:
+            prefix = [record for record, _ in read_records(store, "journal/1", stop)]
+            assert prefix == decode(journal[:stop])[0]
 
 
 # -- epochs
