@@ -15,11 +15,14 @@ import os
 import signal
 import socket
 import sys
+import threading
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from inferay.engine.batch.hand import Hand
-from inferay.engine.batch.messages import Failure, Lease, WorkerSettings
+from inferay.engine.batch.messages import Failure, Lease, Receipt, WorkerSettings
 from inferay.engine.batch.scorer import Scorer
 from inferay.engine.batch.staging import Staging
 from inferay.engine.batch.store import LocalStore, is_full
@@ -56,18 +59,46 @@ def main(descriptor: int) -> None:
         _send(out, {"k": "start_failed", "failure": _start_failure(error, settings).__dict__})
         return
     _send(out, {"k": "ready"})
+    sender = _Sender(channel, out)
     for line in lines:
         message = json.loads(line)
         lease = Lease(**message | {"range": Range.from_json(message["range"])})
         try:
-            receipt = scorer.score(lease)
+            receipt, durable = scorer.score(lease)
         except Exception as error:   # not the user's: the store or the manifest failed
-            _send(out, {"k": "broken", "failure": _store_failure(error).__dict__})
+            sender.break_off(error)
             return
         sys.stdout.flush()
-        _send(out, {"k": "receipt", "receipt": receipt.to_json()})
+        durable.add_done_callback(partial(sender.send_receipt, receipt))
     script.shutdown()
     scorer.close()
+
+
+class _Sender:
+    """Sends receipts, from the thread that made their rows durable, in the order of the leases."""
+
+    def __init__(self, channel: socket.socket, out: IO[str]) -> None:
+        self._channel = channel
+        self._out = out
+        self._lock = threading.Lock()
+        self._is_broken = False
+
+    def send_receipt(self, receipt: Receipt, durable: Future[None]) -> None:
+        """Send the receipt, or why its rows are not durable."""
+        error = durable.exception()
+        if isinstance(error, Exception):
+            self.break_off(error)
+        elif not self._is_broken:
+            with self._lock:
+                _send(self._out, {"k": "receipt", "receipt": receipt.to_json()})
+
+    def break_off(self, error: Exception) -> None:
+        """Say that this worker cannot go on, and end the connection; only the first one counts."""
+        with self._lock:
+            if not self._is_broken:
+                self._is_broken = True
+                _send(self._out, {"k": "broken", "failure": _store_failure(error).__dict__})
+                self._channel.shutdown(socket.SHUT_RDWR)
 
 
 def _start(settings: WorkerSettings, hand: Hand) -> tuple[ScoringScript, Scorer]:

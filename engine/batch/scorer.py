@@ -1,7 +1,7 @@
 """A worker's whole work on a lease: read the manifest, call `run()`, keep the rows, answer.
 
-Rows are gathered and written to the worker's own segment, made durable, and only then named in the
-receipt. They never pass through the driver.
+Rows are gathered and written to the worker's own segment. A receipt that names them is sent once
+they are durable. They never pass through the driver.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,14 +31,12 @@ from inferay.engine.batch.messages import (
     WorkerSettings,
 )
 from inferay.engine.batch.rows import RowsError
+from inferay.engine.batch.segment import Segment
 from inferay.engine.batch.staging import SharedFileError, Staging
-from inferay.engine.batch.store import LocalStore, Log, is_full
+from inferay.engine.batch.store import LocalStore, is_full
 from inferay.engine.batch.units import Range
 from inferay.engine.scoring.tracebacks import describe_exception, user_traceback
 from inferay.errors import JobError
-
-#: Rows are written to the segment when so many bytes have gathered, so that memory stays bounded.
-BUFFER_BYTES_MAX = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -84,15 +83,17 @@ class Scorer:
         self._encoder = make_encoder(settings.output_action, settings.output_file_name)
         self._current: _Run | None = None
         self._done: list[Done] = []
-        self._segment: Log | None = None
-        self._written = 0
-        self._buffer: list[bytes] = []
-        self._buffered = 0
+        self._segment = Segment(self._store, f"{settings.segment}.rows")
         self._run_s = 0.0
         self._init_files = staging.keep_init_files()
 
-    def score(self, lease: Lease) -> Receipt:
-        """Score the lease, or as much as its budget holds; blocks until its rows are durable."""
+    def score(self, lease: Lease) -> tuple[Receipt, Future[None]]:
+        """Score the lease, or as much as its budget holds.
+
+        Returns:
+            The receipt, and when it holds: the future is done once all rows are durable. The next
+            lease may be scored in the meantime.
+        """
         began_s = time.monotonic()
         self._manifest = self._manifest or ManifestReader(self._store, read_seal(self._store))
         self._run_s = 0.0
@@ -110,14 +111,13 @@ class Scorer:
             else:
                 self._add(index, lease.range.items, outcome)
         self._end_run(rest.first if rest else lease.range.stop)
-        self._flush()
         wall_s = time.monotonic() - began_s
-        return Receipt(lease.id, tuple(self._done), tuple(failed), rest, self._run_s, wall_s)
+        receipt = Receipt(lease.id, tuple(self._done), tuple(failed), rest, self._run_s, wall_s)
+        return receipt, self._segment.flush()
 
     def close(self) -> None:
         """Release the segment and the staging folder."""
-        if self._segment is not None:
-            self._segment.close()
+        self._segment.close()
         self._staging.remove()
 
     def _score_one(
@@ -152,14 +152,14 @@ class Scorer:
         if missing or columns is None:
             self._end_run(index)
         if self._current is None:
-            start = self._written + self._buffered
+            start = self._segment.end
             self._current = _Run(index, items_of_part, start)
         run = self._current
         run.columns = columns or scored.encoded.columns
         run.rows += scored.encoded.rows
         run.items += scored.items
         run.files.extend(scored.files)
-        self._keep(self._encoder.write(scored.encoded))
+        self._segment.keep(self._encoder.write(scored.encoded))
         if missing:   # its rows are replaced as a whole when the job is redriven
             run.missing.append((index, scored.items, missing))
             self._end_run(index + 1)
@@ -185,34 +185,15 @@ class Scorer:
         current, self._current = self._current, None
         if current is None:
             return
-        self._keep(self._encoder.end_run())
-        end = self._written + self._buffered
-        segment = f"{self._settings.segment}.rows" if end > current.start else ""
+        self._segment.keep(self._encoder.end_run())
+        end = self._segment.end
+        segment = self._segment.name if end > current.start else ""
         files = (*self._init_files, *current.files)
         self._init_files = ()
         self._done.append(Done(
             Range(current.first, stop, current.items_of_part), segment, current.start, end,
             current.rows, current.items, tuple(current.missing), files, current.columns,
         ))
-
-    def _keep(self, text: bytes) -> None:
-        if text:
-            self._buffer.append(text)
-            self._buffered += len(text)
-            if self._buffered >= BUFFER_BYTES_MAX:
-                self._flush()
-
-    def _flush(self) -> None:
-        if not self._buffered:
-            return
-        data = b"".join(self._buffer)
-        if self._segment is None:
-            self._segment = self._store.create_log(f"{self._settings.segment}.rows", data)
-        else:
-            self._segment.append(data)
-        self._written += len(data)
-        self._buffer.clear()
-        self._buffered = 0
 
 
 def thread_variables(threads: int) -> dict[str, str]:

@@ -137,7 +137,9 @@ class InlinePool:
         self._events.put(WorkerReady(slot))
 
     def lease(self, slot: int, lease: Lease) -> None:
-        self._events.put(ReceiptArrived(slot, self._scorers[slot].score(lease)))
+        receipt, durable = self._scorers[slot].score(lease)
+        durable.result()
+        self._events.put(ReceiptArrived(slot, receipt))
 
     def kill(self, slot: int) -> None:
         raise NotImplementedError
