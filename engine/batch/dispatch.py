@@ -11,13 +11,14 @@ mini-batch in hand, and only if the code itself is the cause.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from inferay.engine.batch.formats.columns import to_json
 from inferay.engine.batch.journal import Record
 from inferay.engine.batch.messages import Done, Failure, Lease, Receipt
+from inferay.engine.batch.slots import LEASES_PER_WORKER, Slots, Worker
 from inferay.engine.batch.units import Range
 from inferay.errors import InferayError, JobError, UserCodeError
 
@@ -39,9 +40,6 @@ LEASE_MINI_BATCHES_MAX = 5_000
 
 #: A worker gives back what it has not begun after this many times the intended work.
 LEASE_BUDGET = 2.0
-
-#: Leases that a worker holds: one in hand, one waiting, so that it is never idle.
-LEASES_PER_WORKER = 2
 
 #: Deaths from outside that a mini-batch survives without blame.
 KILLS_MAX = 20
@@ -78,20 +76,13 @@ class Counts:
     deaths: int = 0
 
 
-@dataclass
-class _Worker:
-    leases: list[Lease] = field(default_factory=list)
-    last_size: int = 0
-    start_failures: int = 0
-    state: str = "stopped"   # stopped -> starting -> ready -> stopped; lost is for good
-
-
 class Dispatcher:
     """The whole state of a running job's dispatch.
 
     Attributes:
         counts: How far the job is.
         failure: Why the job fails, once it does; no lease is given after that.
+        slots: The workers, and which of them is to be started or given back.
     """
 
     def __init__(
@@ -101,7 +92,8 @@ class Dispatcher:
         self.counts = Counts()
         self.failure: InferayError | None = None
         self.mini_batches = mini_batches
-        self.workers = {slot: _Worker() for slot in range(max(1, min(workers, mini_batches)))}
+        self.slots = Slots(max(1, min(workers, mini_batches)))
+        self.workers = self.slots.workers
         self._max_retries = max_retries
         self._error_threshold = error_threshold
         self._items_of = items_of
@@ -110,6 +102,7 @@ class Dispatcher:
         self._parts: dict[int, list[tuple[int, int]]] = {}
         self._pending: deque[Range] = deque()
         self._pending_size = 0
+        self._leased_size = 0
         self._retries: deque[tuple[Range, int]] = deque()
         self._kills: dict[Range, int] = {}
         self._start_failures: list[Failure] = []
@@ -149,24 +142,37 @@ class Dispatcher:
     # -- workers
 
     def slots_to_start(self) -> list[int]:
-        """Return the slots that want a worker now, and count them as starting."""
-        if self.is_over:
-            return []
-        slots = [slot for slot, worker in self.workers.items() if worker.state == "stopped"]
-        for slot in slots:
-            self.workers[slot].state = "starting"
-        return slots
+        """Return slots that want a worker now, a few at a time, and count them as under way."""
+        return [] if self.is_over else self.slots.to_start(self._needed)
+
+    def slots_to_release(self, now_s: float) -> list[int]:
+        """Return slots whose worker is given back, and count them as stopped.
+
+        None holds a lease: there are more workers than what is left could ever employ.
+        """
+        return [] if self.is_over else self.slots.to_release(self._needed, now_s)
+
+    @property
+    def _needed(self) -> int:
+        """Workers that could still have something to do, were each lease given back at once."""
+        return self._pending_size + len(self._retries) + self._leased_size
+
+    def on_placed(self, slot: int) -> None:
+        """A worker has got a place on a node."""
+        self.slots.place(slot)
 
     def on_ready(self, slot: int) -> None:
         """A worker is up."""
-        self._was_ready = True
-        self.workers[slot].state = "ready"
-        self.workers[slot].start_failures = 0
+        if self.workers[slot].state in ("waiting", "starting"):   # else it was just given back
+            self._was_ready = True
+            self.slots.ready(slot)
 
     def on_start_failed(self, slot: int, failure: Failure) -> None:
         """A worker did not come up: try again, or give up if it is the code's own doing."""
         worker = self.workers[slot]
-        worker.state = "stopped"
+        if worker.state not in ("waiting", "starting"):   # it was just given back
+            return
+        self.slots.fall(slot, has_place=failure.kind != "Lost")
         worker.start_failures += 1
         self._start_failures.append(failure)
         if not self._was_ready:
@@ -175,15 +181,16 @@ class Dispatcher:
             if is_certain or len(self._start_failures) >= STARTS_BEFORE_READY_MAX:
                 self._fail_start(failure)
         elif worker.start_failures >= STARTS_MAX:
-            worker.state = "lost"
-            if all(other.state == "lost" for other in self.workers.values()):
+            self.slots.lose(slot)
+            if self.slots.count("lost") == len(self.workers):
                 self._fail_start(failure)
 
     def on_death(self, slot: int, failure: Failure, in_hand: int | None) -> list[Record]:
         """A worker died: blame the mini-batch in hand if the code did it, requeue the rest."""
-        worker = self.workers[slot]
-        leases, worker.leases, worker.state = worker.leases, [], "stopped"
-        worker.last_size = 0
+        if self.workers[slot].state != "ready":   # it was just given back
+            return []
+        leases = self.slots.fall(slot, has_place=failure.kind != "Lost")
+        self._leased_size -= sum(_size(lease) for lease in leases)
         self.counts.deaths += 1
         if failure.kind in FATAL_KINDS:
             self.failure = self.failure or JobError(failure.exception, code=failure.kind)
@@ -200,15 +207,21 @@ class Dispatcher:
 
     # -- leases
 
+    def leases(self) -> Iterator[tuple[int, Lease]]:
+        """Yield leases and whose they are, until no worker has room or nothing waits."""
+        while self._pending or self._retries:
+            slot = self.slots.with_room(self._leases_allowed())
+            lease = None if slot is None else self.next_lease(slot)
+            if slot is None or lease is None:
+                return
+            yield slot, lease
+
     def next_lease(self, slot: int) -> Lease | None:
         """Return the next lease for a worker, or None if it has enough or there is none."""
         worker = self.workers[slot]
         if worker.state != "ready" or self.is_over or len(worker.leases) >= self._leases_allowed():
             return None
-        if self._retries:
-            # Two parts of one mini-batch in one worker: its hand could not tell which to blame.
-            if any(held.range.first == self._retries[0][0].first for held in worker.leases):
-                return None
+        if self._retries and not _holds_part_of(worker, self._retries[0][0]):
             taken, attempt = self._retries.popleft()
             self.counts.retries += 1
         elif self._pending:
@@ -218,16 +231,16 @@ class Dispatcher:
             return None
         lease = Lease(self._next_id, taken, attempt, self.lease_s * LEASE_BUDGET)
         self._next_id += 1
-        worker.leases.append(lease)
+        self._leased_size += _size(lease)
+        self.slots.take(slot, lease)
         return lease
 
     def on_receipt(self, slot: int, receipt: Receipt) -> list[Record]:
         """Take in a worker's answer; return the records that it makes, to be written in order."""
-        worker = self.workers[slot]
-        lease = next((held for held in worker.leases if held.id == receipt.lease_id), None)
+        lease = self.slots.give_back(slot, receipt.lease_id)
         if lease is None:   # of a worker that was given up: its leases went to others
             return []
-        worker.leases.remove(lease)
+        self._leased_size -= _size(lease)
         self._measure(receipt)
         if receipt.rest is not None:
             self._push_front(receipt.rest)
@@ -243,7 +256,7 @@ class Dispatcher:
         near_end = self._pending_size < 2 * len(self.workers) * LEASES_PER_WORKER
         return 1 if near_end else LEASES_PER_WORKER
 
-    def _size(self, worker: _Worker) -> int:
+    def _size(self, worker: Worker) -> int:
         guided = self._pending_size // (2 * len(self.workers))
         if self._cost_s == 0 or worker.last_size == 0:
             return max(1, min(guided, LEASE_MINI_BATCHES_FIRST))
@@ -421,6 +434,15 @@ class Dispatcher:
         self.failure = error(
             f"{who}{failure.exception}", code=code, details=failure.traceback or None,
         )
+
+
+def _size(lease: Lease) -> int:
+    return lease.range.stop - lease.range.first
+
+
+def _holds_part_of(worker: Worker, one: Range) -> bool:
+    """Tell whether the worker holds the same mini-batch: its hand could not tell which to blame."""
+    return any(held.range.first == one.first for held in worker.leases)
 
 
 def _holds(lease: Lease, in_hand: int | None) -> bool:

@@ -46,6 +46,7 @@ from inferay.engine.batch.messages import (
     JournalFailed,
     ReceiptArrived,
     WorkerDied,
+    WorkerPlaced,
     WorkerReady,
     WorkerSettings,
     WorkerStartFailed,
@@ -67,6 +68,9 @@ REPORT_S = 0.5
 #: How long a worker may be silent beyond what its leases allow before it is given up: longer
 #: than Ray takes to notice a dead node, so that a death is seen as what it is.
 SILENCE_S = 60.0
+
+#: How often silent workers are looked for: it takes a look at every busy one.
+SILENCE_LOOK_S = 1.0
 
 #: Name in the job's store whose existence asks the driver to cancel.
 CANCEL = "cancel"
@@ -136,6 +140,7 @@ class Driver:
     _events: Events = field(default_factory=queue.SimpleQueue)
     _busy: dict[int, _Leased] = field(default_factory=dict)
     _first_lease_s: float | None = None
+    _looked_s: float = 0.0
     _pool: Pool | None = None
     _columns: ColumnsSoFar = field(default_factory=ColumnsSoFar)
 
@@ -291,6 +296,8 @@ class Driver:
         while not dispatcher.is_over:
             for slot in dispatcher.slots_to_start():
                 pool.start(slot)
+            for slot in dispatcher.slots_to_release(time.monotonic()):
+                pool.release(slot)
             self._give_leases(pool, dispatcher, progress)
             progress.write_if_due("Running", dispatcher, pool.waiting_for)
             self._check_stop(store)
@@ -329,18 +336,20 @@ class Driver:
         self, pool: Pool, dispatcher: Dispatcher, progress: ProgressWriter
     ) -> None:
         now_s = time.monotonic()
-        for slot in dispatcher.workers:
-            while lease := dispatcher.next_lease(slot):
-                self._first_lease_s = self._first_lease_s or now_s
-                progress.begin(dispatcher.counts)
-                allowed_s = lease.budget_s + self.spec.settings.timeout_s + SILENCE_S
-                busy = self._busy.setdefault(slot, _Leased(now_s))
-                busy.deadline_s = max(busy.deadline_s, now_s) + allowed_s
-                busy.leases += 1
-                pool.lease(slot, lease)
+        for slot, lease in dispatcher.leases():
+            self._first_lease_s = self._first_lease_s or now_s
+            progress.begin(dispatcher.counts)
+            allowed_s = lease.budget_s + self.spec.settings.timeout_s + SILENCE_S
+            busy = self._busy.setdefault(slot, _Leased(now_s))
+            busy.deadline_s = max(busy.deadline_s, now_s) + allowed_s
+            busy.leases += 1
+            pool.lease(slot, lease)
 
     def _give_up_silent(self, pool: Pool) -> None:
         now_s = time.monotonic()
+        if now_s - self._looked_s < SILENCE_LOOK_S:
+            return
+        self._looked_s = now_s
         for slot, busy in list(self._busy.items()):
             if now_s > busy.deadline_s:
                 del self._busy[slot]
@@ -360,6 +369,9 @@ class Driver:
     def _take_in(self, dispatcher: Dispatcher, event: Event) -> list[Record]:
         if isinstance(event, JournalFailed):
             raise event.error
+        if isinstance(event, WorkerPlaced):
+            dispatcher.on_placed(event.slot)
+            return []
         if isinstance(event, WorkerReady):
             dispatcher.on_ready(event.slot)
             return []

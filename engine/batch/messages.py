@@ -155,6 +155,19 @@ class Receipt:
 
 
 @dataclass(frozen=True)
+class WorkerPlaced:
+    """A worker has got a place, and starts there.
+
+    Attributes:
+        slot: Which worker.
+        node: The name of the node.
+    """
+
+    slot: int
+    node: str
+
+
+@dataclass(frozen=True)
 class WorkerReady:
     """A worker has run `init()` and takes leases."""
 
@@ -199,7 +212,7 @@ class JournalFailed:
     error: Exception
 
 
-Event = WorkerReady | WorkerStartFailed | WorkerDied | ReceiptArrived | JournalFailed
+Event = WorkerPlaced | WorkerReady | WorkerStartFailed | WorkerDied | ReceiptArrived | JournalFailed
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ Ray (`ray_pool`) has the same contract. This one serves tests and small runs wit
 
 from __future__ import annotations
 
+import platform
 import queue
+import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -17,6 +19,7 @@ from inferay.engine.batch.messages import (
     Receipt,
     ReceiptArrived,
     WorkerDied,
+    WorkerPlaced,
     WorkerReady,
     WorkerSettings,
     WorkerStartFailed,
@@ -34,13 +37,19 @@ class Pool(Protocol):
     """Workers by slot. No call blocks but `close`."""
 
     def start(self, slot: int) -> None:
-        """Start a worker; `WorkerReady` or `WorkerStartFailed` follows."""
+        """Start a worker; `WorkerReady` or `WorkerStartFailed` follows.
+
+        `WorkerPlaced` comes before, once the worker has a place on a node.
+        """
 
     def lease(self, slot: int, lease: Lease) -> None:
         """Hand a lease to a ready worker; `ReceiptArrived` or `WorkerDied` follows."""
 
     def kill(self, slot: int) -> None:
         """Kill a worker that does not answer; `WorkerDied` follows."""
+
+    def release(self, slot: int) -> None:
+        """Give a worker that holds no lease, and its place, back; no event of it follows."""
 
     def waiting_for(self) -> str | None:
         """Return in plain words what workers that do not start wait for, if anything."""
@@ -57,6 +66,7 @@ class LocalPool:
         self._events = events
         self._workers: dict[int, WorkerProcess] = {}
         self._starts: dict[int, int] = {}
+        self._leaving: list[threading.Thread] = []
         self._is_closed = False
 
     def start(self, slot: int) -> None:
@@ -65,18 +75,23 @@ class LocalPool:
         self._starts[slot] = number + 1
         is_up = has_failed = False
 
+        def put(event: Event) -> None:
+            if self._starts[slot] == number + 1 and not self._is_closed:
+                self._events.put(event)
+
         def on_message(message: dict[str, Any]) -> None:
             nonlocal is_up, has_failed
             is_up = is_up or message["k"] == "ready"
             has_failed = has_failed or message["k"] == "start_failed"
-            self._put(event_of(slot, message))
+            put(event_of(slot, message))
 
         def on_death(failure: Failure, in_hand: int | None) -> None:
             if is_up:
-                self._put(WorkerDied(slot, failure, in_hand))
+                put(WorkerDied(slot, failure, in_hand))
             elif not has_failed:
-                self._put(WorkerStartFailed(slot, failure))
+                put(WorkerStartFailed(slot, failure))
 
+        put(WorkerPlaced(slot, platform.node()))
         self._workers[slot] = WorkerProcess(
             self._settings_of(slot, number), on_message=on_message, on_death=on_death
         )
@@ -88,6 +103,13 @@ class LocalPool:
     def kill(self, slot: int) -> None:
         """See `Pool.kill`."""
         self._workers[slot].kill()
+
+    def release(self, slot: int) -> None:
+        """See `Pool.release`."""
+        self._starts[slot] += 1   # what it says from now on is not heard
+        leaving = threading.Thread(target=self._workers.pop(slot).stop, name="worker-release")
+        leaving.start()
+        self._leaving.append(leaving)
 
     def waiting_for(self) -> str | None:
         """See `Pool.waiting_for`: processes wait for nothing."""
@@ -106,10 +128,8 @@ class LocalPool:
             worker.close_input()
         for worker in self._workers.values():
             worker.stop()
-
-    def _put(self, event: Event) -> None:
-        if not self._is_closed:
-            self._events.put(event)
+        for leaving in self._leaving:
+            leaving.join()
 
 
 def event_of(slot: int, message: dict[str, Any]) -> Event:

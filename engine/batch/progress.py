@@ -79,7 +79,7 @@ class ProgressWriter:
         now_s = time.monotonic()
         if now_s - self._last_s < INTERVAL_S:
             return
-        is_waiting = not any(w.state == "ready" for w in dispatcher.workers.values())
+        is_waiting = dispatcher.slots.count("waiting", "starting") > 0
         self.write(state, dispatcher, waiting_for=waiting_for() if is_waiting else None)
 
     def write(
@@ -94,12 +94,11 @@ class ProgressWriter:
         elapsed_s = now_s - (self._first_s or now_s)
         done = counts.mini_batches_done - self._first_done
         left = (dispatcher.mini_batches if dispatcher else 0) - counts.mini_batches_done
-        workers = dispatcher.workers.values() if dispatcher else []
         progress = Progress(
             state=state, epoch=self._epoch, written_at=datetime.now(UTC).isoformat(),
             mini_batches=dispatcher.mini_batches if dispatcher else 0, counts=counts,
-            workers_ready=sum(worker.state == "ready" for worker in workers),
-            workers_wanted=len(workers),
+            workers_ready=dispatcher.slots.count("ready") if dispatcher else 0,
+            workers_wanted=len(dispatcher.workers) if dispatcher else 0,
             items_per_s=(items - self._first_items) / elapsed_s if elapsed_s > 0 else 0.0,
             seconds_left=left * elapsed_s / done if done and elapsed_s > 0 else None,
             waiting_for=waiting_for,

@@ -7,11 +7,12 @@ hang of that code costs a process, not an actor, and its cause is known exactly.
 from __future__ import annotations
 
 import contextlib
+import platform
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import ray
@@ -21,33 +22,20 @@ from inferay.engine.batch.messages import (
     Failure,
     Lease,
     WorkerDied,
+    WorkerPlaced,
     WorkerSettings,
     WorkerStartFailed,
 )
+from inferay.engine.batch.placement import WAITING_AFTER_S, WorkerResources, waiting_reason
 from inferay.engine.batch.pool import Events, SettingsOf, event_of
 from inferay.engine.batch.process import WorkerProcess
 from inferay.engine.batch.units import Range
 
-#: An actor that has no place after so long waits for resources, not for its process to start.
-WAITING_AFTER_S = 5.0
+#: How often Ray is asked what is free while workers wait for a place.
+FREE_LOOK_S = 2.0
 
 #: How long actors get to end their worker processes before Ray kills them.
 CLOSE_WAIT_S = 4.0
-
-
-@dataclass(frozen=True)
-class WorkerResources:
-    """What one worker asks Ray for.
-
-    Attributes:
-        num_cpus: Logical CPUs; fractions let workers share.
-        num_gpus: GPUs; fractions let workers share one.
-        custom: Ray's custom resources.
-    """
-
-    num_cpus: float = 1.0
-    num_gpus: float = 0.0
-    custom: tuple[tuple[str, float], ...] = ()
 
 
 class WorkerActor:
@@ -58,9 +46,9 @@ class WorkerActor:
         self._answers: dict[int, Future[dict[str, Any]]] = {}
         self._lock = threading.Lock()
 
-    def is_placed(self) -> bool:
-        """Answer: then Ray has found room for the actor."""
-        return True
+    def place(self) -> str:
+        """Return the node's name: an answer means that Ray has found room for the actor."""
+        return platform.node()
 
     def start(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Start a process, in place of one that is gone; return its first message."""
@@ -125,14 +113,16 @@ class RayPool:
         self._events = events
         self._resources = resources
         # Two leases, a start and a stop may be under way in one actor at once.
+        custom = dict(resources.custom)
         self._actor_class = ray.remote(WorkerActor).options(
             num_cpus=resources.num_cpus, num_gpus=resources.num_gpus,
-            resources=dict(resources.custom) or None,
+            memory=custom.pop("memory", None), resources=custom or None,
             max_restarts=0, max_task_retries=0, max_concurrency=4,
         )
         self._actors: dict[int, Any] = {}   # handles; Ray has no type for their methods
         self._starts: dict[int, int] = {}
-        self._unplaced: dict[int, float] = {}
+        self._unplaced: dict[int, tuple[int, float]] = {}   # which start, and since when
+        self._waiting_for: tuple[float, str | None] = (0.0, None)
         self._is_closed = False
 
     def start(self, slot: int) -> None:
@@ -141,9 +131,9 @@ class RayPool:
         self._starts[slot] = number + 1
         if slot not in self._actors:
             self._actors[slot] = self._actor_class.remote()
-            self._unplaced[slot] = time.monotonic()
-            placed = self._actors[slot].is_placed.remote().future()
-            placed.add_done_callback(lambda _: self._unplaced.pop(slot, None))
+            self._unplaced[slot] = (number, time.monotonic())
+            placed = self._actors[slot].place.remote().future()
+            placed.add_done_callback(lambda future: self._on_placed(slot, number, future))
         reference = self._actors[slot].start.remote(asdict(self._settings_of(slot, number)))
         self._when_done(reference, slot, number, lambda f: WorkerStartFailed(slot, f))
 
@@ -163,34 +153,57 @@ class RayPool:
         if actor is not None:   # else its death is told already
             ray.kill(actor)
 
+    def release(self, slot: int) -> None:
+        """See `Pool.release`: Ray ends an actor that nobody refers to once its calls are done."""
+        self._starts[slot] += 1   # what it says from now on is not heard
+        actor = self._actors.pop(slot, None)
+        if actor is None:   # it went with its node
+            return
+        if self._unplaced.pop(slot, None) is None:
+            actor.stop.remote()
+        else:
+            ray.kill(actor)
+
     def waiting_for(self) -> str | None:
         """See `Pool.waiting_for`: what Ray has no room for."""
-        waits = list(self._unplaced.values())
-        waited_s = time.monotonic() - min(waits, default=time.monotonic())
+        now_s = time.monotonic()
+        waits = [since_s for _, since_s in list(self._unplaced.values())]
+        waited_s = now_s - min(waits, default=now_s)
         if waited_s < WAITING_AFTER_S:
             return None
-        wanted = [("CPU", self._resources.num_cpus), ("GPU", self._resources.num_gpus)]
-        free: dict[str, float] = ray.available_resources()   # type: ignore[no-untyped-call]
-        lacking = [
-            f"{need * len(waits):g} {name}s, {free.get(name, 0):g} available"
-            for name, need in wanted if need > free.get(name, 0)
-        ]
-        return f"waiting for {' and '.join(lacking)}, {waited_s:.0f} s" if lacking else None
+        looked_s, reason = self._waiting_for
+        if now_s - looked_s >= FREE_LOOK_S:
+            nodes: list[dict[str, Any]] = ray.nodes()   # type: ignore[no-untyped-call]
+            reason = waiting_reason(
+                self._resources, waiting=len(waits), waited_s=waited_s,
+                free=ray.available_resources(),   # type: ignore[no-untyped-call]
+                nodes=[node["Resources"] for node in nodes if node["Alive"]],
+            )
+            self._waiting_for = (now_s, reason)
+        return reason
 
     def close(self) -> None:
         """See `Pool.close`."""
         if self._is_closed:
             return
         self._is_closed = True
-        stops: list[Any] = [
-            actor.stop.remote() for slot, actor in self._actors.items()
-            if slot not in self._unplaced   # one without a place would not answer
-        ]
+        unplaced = [self._actors.pop(slot) for slot in list(self._unplaced) if slot in self._actors]
+        stops = {actor.stop.remote(): actor for actor in self._actors.values()}
         if stops:
-            ray.wait(stops, num_returns=len(stops), timeout=CLOSE_WAIT_S)
-        for actor in self._actors.values():
+            stopped, _ = ray.wait(list(stops), num_returns=len(stops), timeout=CLOSE_WAIT_S)
+            for stop in stopped:
+                del stops[stop]
+        self._actors.clear()   # Ray ends those that have stopped
+        for actor in [*unplaced, *stops.values()]:
             with contextlib.suppress(ray.exceptions.RayError):
                 ray.kill(actor)
+
+    def _on_placed(self, slot: int, number: int, future: Future[str]) -> None:
+        if self._unplaced.get(slot, (None,))[0] != number:   # it was given back
+            return
+        del self._unplaced[slot]
+        if future.exception() is None and not self._is_closed:
+            self._events.put(WorkerPlaced(slot, future.result()))
 
     def _when_done(
         self, reference: Any, slot: int, number: int, lost: Callable[[Failure], Event]

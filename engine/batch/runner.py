@@ -9,7 +9,8 @@ from pathlib import Path
 import ray
 
 from inferay.engine.batch.driver import Driver, PoolFactory, Result
-from inferay.engine.batch.ray_pool import RayPool, WorkerResources
+from inferay.engine.batch.placement import WorkerResources
+from inferay.engine.batch.ray_pool import RayPool
 from inferay.engine.batch.spec import JobSpec, WorkerSpec
 
 

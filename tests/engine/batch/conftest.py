@@ -144,6 +144,9 @@ class InlinePool:
     def kill(self, slot: int) -> None:
         raise NotImplementedError
 
+    def release(self, slot: int) -> None:
+        self._scorers.pop(slot).close()
+
     def waiting_for(self) -> str | None:
         return None
 

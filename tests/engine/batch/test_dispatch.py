@@ -22,13 +22,13 @@ from inferay.engine.batch.dispatch import (
     LEASE_MINI_BATCHES_FIRST,
     LEASE_MINI_BATCHES_MAX,
     LEASE_S_TAIL,
-    LEASES_PER_WORKER,
     STARTS_BEFORE_READY_MAX,
     STARTS_MAX,
     Dispatcher,
 )
 from inferay.engine.batch.journal import Record
 from inferay.engine.batch.messages import Done, Failed, Failure, Lease, Receipt
+from inferay.engine.batch.slots import LEASES_PER_WORKER
 from inferay.engine.batch.units import Range
 from inferay.errors import InferayError, JobError, UserCodeError
 
@@ -64,6 +64,8 @@ def validate(dispatcher: Dispatcher) -> None:
         add(waiting)
     for retry, _ in dispatcher._retries:
         add(retry)
+    leased = [lease for worker in dispatcher.workers.values() for lease in worker.leases]
+    assert dispatcher._leased_size == sum(one.range.stop - one.range.first for one in leased)
     for worker in dispatcher.workers.values():
         assert len(worker.leases) <= LEASES_PER_WORKER
         assert worker.state == "ready" or not worker.leases
@@ -184,6 +186,7 @@ class DispatchMachine(RuleBasedStateMachine):
         self.bench.begin(ready=False)
         self.dispatcher = self.bench.dispatcher
         self.starting: set[int] = set()
+        self.now_s = 0.0
         self.late: list[tuple[int, Lease]] = []
         self.kills = 0
         self.start_failures: Counter[int] = Counter()
@@ -258,6 +261,13 @@ class DispatchMachine(RuleBasedStateMachine):
     def died(self, slot: int, failure: Failure, in_hand: int | None) -> None:
         self.late += [(slot, lease) for lease in self.dispatcher.workers[slot].leases]
         self.bench.die(slot, failure, in_hand)
+
+    @rule(passed_s=st.sampled_from([0.1, 10.0]))
+    def give_back(self, passed_s: float) -> None:
+        self.now_s += passed_s
+        for slot in self.dispatcher.slots_to_release(self.now_s):
+            assert self.dispatcher.workers[slot].leases == []
+            self.starting.discard(slot)
 
     @precondition(lambda self: self.late)
     @rule(data=st.data())

@@ -21,6 +21,7 @@ import pytest
 from inferay.engine.batch.changes import facts_of
 from inferay.engine.batch.driver import CANCEL, Driver, Interrupted, PoolFactory, Result
 from inferay.engine.batch.journal import SupersededError, claim, epochs, valid_records
+from inferay.engine.batch.pool import Events, LocalPool, SettingsOf
 from inferay.engine.batch.spec import JobSpec
 from inferay.engine.batch.store import LocalLog, LocalStore
 from inferay.errors import Conflict, JobError
@@ -920,3 +921,43 @@ def test_a_file_that_someone_else_put_there_meanwhile_is_never_touched(
     result = run_job(spec, inline(meddle))
     assert (result.status, (result.error or {})["code"]) == ("Failed", "OutputExists")
     assert out(spec) == b"theirs"
+
+
+def test_workers_are_given_back_while_the_last_mini_batch_is_scored(
+    make_spec: Callable[..., JobSpec], run_job: Callable[..., Result], tmp_path: Path
+) -> None:
+    """All but the one that scores it, and one spare for its retry."""
+    gate = tmp_path / "gate"
+    spec = make_spec(
+        f"""
+        import os, time
+
+        def init():
+            pass
+
+        def run(mini_batch):
+            while "0007" in mini_batch[0] and not os.path.exists({str(gate)!r}):
+                time.sleep(0.01)
+            return mini_batch
+        """,
+        files=8, mini_batch_size=1, workers=4,
+    )
+    pools: list[LocalPool] = []
+
+    def make(settings_of: SettingsOf, events: Events) -> LocalPool:
+        pools.append(LocalPool(settings_of, events))
+        return pools[0]
+
+    most = 0
+
+    def is_stopped() -> bool:
+        nonlocal most
+        workers = len(pools[0].pids()) if pools else 0
+        most = max(most, workers)
+        if most == 4 and workers <= 2:
+            gate.touch()
+        return False
+
+    result = run_job(spec, make, is_stopped=is_stopped)
+    assert (result.status, result.counts.rows, most) == ("Completed", 8, 4)
+    assert result.counts.deaths == 0
