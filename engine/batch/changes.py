@@ -132,7 +132,7 @@ def _tree_facts(spec: JobSpec, path: str, known_hash: str | None) -> dict[str, A
     """Return the hash of a file or folder, and its files with their sizes and times."""
     files = _files(spec, path)
     return {
-        "sha256": known_hash or _hash(spec, path),
+        "sha256": known_hash or hash_in_place(spec, path),
         "files": [unit.to_json() for unit in files] if len(files) <= FILES_MAX else [],
     }
 
@@ -140,14 +140,15 @@ def _tree_facts(spec: JobSpec, path: str, known_hash: str | None) -> dict[str, A
 def _changed_tree(spec: JobSpec, was: dict[str, Any], path: str) -> Iterator[str]:
     if path and not os.path.exists(path):
         yield "it is gone"
-    elif _hash(spec, path) != was["sha256"]:
+    elif hash_in_place(spec, path) != was["sha256"]:
         named = changed_units(map(Unit.from_json, was["files"]), _files(spec, path))
         first = next(named, None) if was["files"] else None
         yield first or "the content of a file"
         yield from named if first else ()
 
 
-def _hash(spec: JobSpec, path: str) -> str:
+def hash_in_place(spec: JobSpec, path: str) -> str:
+    """Return the hash of the job's code or model where it lies; without what the job writes."""
     return hash_path(Path(path), without=_written(spec)) if path else ""
 
 

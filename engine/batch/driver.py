@@ -31,7 +31,7 @@ from inferay.engine.batch.journal import (
     epochs,
     valid_records,
 )
-from inferay.engine.batch.listing import Listing, list_file, list_folder
+from inferay.engine.batch.listing import Listing, list_input
 from inferay.engine.batch.logs import write_logs
 from inferay.engine.batch.manifest import (
     SEAL,
@@ -259,9 +259,7 @@ class Driver:
 
     def _list(self) -> tuple[str, Iterator[Unit]]:
         self._listing = Listing()
-        if self.spec.input_type == "uri_file":
-            return os.path.dirname(self.spec.input), list_file(self.spec.input)
-        return self.spec.input, list_folder(self.spec.input, self._listing)
+        return list_input(self.spec.input, self.spec.input_type, self._listing)
 
     def _not_stopped(self, store: Store, units: Iterator[Unit]) -> Iterator[Unit]:
         for number, unit in enumerate(units):

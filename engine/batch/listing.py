@@ -37,6 +37,21 @@ class Listing:
     others_skipped: int = 0
 
 
+def list_input(
+    path: str, input_type: str, seen: Listing | None = None
+) -> tuple[str, Iterator[Unit]]:
+    """Return what the units' paths are relative to, and the units.
+
+    Args:
+        path: The input.
+        input_type: `uri_file` or `uri_folder`.
+        seen: Filled with what was passed over.
+    """
+    if input_type == "uri_file":
+        return os.path.dirname(path), list_file(path)
+    return path, list_folder(path, seen)
+
+
 def list_file(path: str) -> Iterator[Unit]:
     """Yield the one unit of a `uri_file` input; its relative path is the file's name.
 

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from inferay import __version__
 from inferay.engine.batch.dispatch import Counts, Dispatcher
 from inferay.engine.batch.store import Store
 
@@ -112,5 +111,5 @@ class ProgressWriter:
         return {
             "epoch": self._epoch, "started_at": self._started_at.isoformat(),
             "ended_at": datetime.now(UTC).isoformat(), "retries": counts.retries,
-            "worker_deaths": counts.deaths, "inferay": __version__,
+            "worker_deaths": counts.deaths,
         }

@@ -13,8 +13,11 @@ from typing import Any
 
 from inferay.engine.batch import output as outputs
 from inferay.engine.batch.dispatch import Counts
+from inferay.engine.batch.formats.columns import to_json
+from inferay.engine.batch.formats.so_far import columns_of
 from inferay.engine.batch.journal import Record, check_newest, valid_records
 from inferay.engine.batch.manifest import ManifestReader, Seal, read_seal
+from inferay.engine.batch.provenance import versions
 from inferay.engine.batch.spec import JobSpec
 from inferay.engine.batch.store import LocalStore, Store
 from inferay.errors import JobError
@@ -63,7 +66,11 @@ def assemble(
         "files": [asdict(file) for file in files],
         "errors": asdict(errors) if errors else None,
         "hashes": {**spec.hashes, "manifest": seal.sha256},
-        "run": {"job": spec.name, **run_facts},
+        "assets": spec.assets,
+        "columns": to_json(columns_of(records)),
+        "run": {
+            "job": spec.name, "input": spec.input, **run_facts, "versions": versions(spec.packages),
+        },
     }
     try:
         output.create(outputs.SUCCESS, json.dumps(success, indent=2).encode() + b"\n")

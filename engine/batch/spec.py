@@ -71,6 +71,7 @@ class JobSpec:
         workers: How many, and what they ask for.
         packages: Packages that the environment declares.
         hashes: Of model, code, environment and settings, for provenance.
+        assets: Which registered versions they are, by `code`, `model` and `environment`.
     """
 
     name: str
@@ -86,6 +87,7 @@ class JobSpec:
     workers: WorkerSpec = field(default_factory=WorkerSpec)
     packages: tuple[str, ...] = ()
     hashes: dict[str, str] = field(default_factory=dict)
+    assets: dict[str, str] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """Return the spec as it is stored."""

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from inferay.cli.connection import connect
+from inferay.cli.output import show
 from inferay.cli.parser import Groups
 from inferay.errors import JobError
 
@@ -17,6 +18,9 @@ def add(groups: Groups) -> None:
         ("show", _show, "show a job"),
         ("stream", _stream, "show a job's progress until it has ended; exit code 0: Completed"),
         ("cancel", _cancel, "end a job; returns at once"),
+        ("verify", _verify,
+         "compare output, manifest, model, code and input with the hashes that a job recorded; "
+         "exit code 0: all are the same"),
         ("resume", _resume, "let a job that failed or was canceled go on where it was"),
         ("download", _download, "download a job's output or logs"),
     ):
@@ -50,6 +54,18 @@ def _cancel(options: argparse.Namespace) -> Any:
 
 def _resume(options: argparse.Namespace) -> Any:
     return connect(options).jobs.get(options.name).resume().to_dict()
+
+
+def _verify(options: argparse.Namespace) -> Any:
+    checks = connect(options).jobs.get(options.name).verify()
+    different = [check["name"] for check in checks if check["status"] != "ok"]
+    if different:
+        show(checks, options.output, options.query)
+        raise JobError(
+            f"job {options.name}: {len(different)} of {len(checks)} checks failed: "
+            f"{', '.join(different[:5])}", code="JobChanged",
+        )
+    return checks
 
 
 def _download(options: argparse.Namespace) -> Any:

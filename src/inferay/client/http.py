@@ -139,6 +139,27 @@ class Http:
         """GET the bytes of a log or file; see `get`."""
         return self._send("GET", path, params=params).content
 
+    def lines(self, path: str) -> Iterator[dict[str, Any]]:
+        """GET a stream of JSON objects, a line each, as they come; see `get`.
+
+        Raises:
+            InferayError: The stream itself carries an error.
+        """
+        try:
+            with self._client.stream("GET", path) as answer:
+                if answer.status_code != 200:
+                    answer.read()
+                    raise error_of(answer)
+                for line in answer.iter_lines():
+                    if not line:   # says only that it goes on
+                        continue
+                    found = json.loads(line)
+                    if "error" in found:
+                        raise Unavailable(found["error"]["message"], code=found["error"]["code"])
+                    yield found
+        except httpx.HTTPError as error:
+            raise self._unavailable(error) from error
+
     def download(self, path: str, target: Path) -> None:
         """GET a file into a local one, whole or not at all; see `get`."""
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -143,6 +143,18 @@ class Job:
         self._view = self._http.post(f"/v1/jobs/{quote(self.name)}/resume")
         return self
 
+    def verify(self) -> builtins.list[dict[str, str]]:
+        """Derive every hash that the job recorded anew, and return the checks; blocks.
+
+        Each has a `name` (`output/predictions.csv`, `manifest`, `code`, `input`, …), a `status`
+        (`ok`, `changed` or `missing`) and a `message`.
+
+        Raises:
+            Conflict: The job has not completed.
+            Unavailable: Too many verifications are under way, or the answer broke off.
+        """
+        return list(self._http.lines(f"/v1/jobs/{quote(self.name)}/verify"))
+
     def download(
         self, path: str | Path = ".", *, output_name: str | None = None, everything: bool = False
     ) -> list[Path]:

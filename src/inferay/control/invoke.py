@@ -268,6 +268,11 @@ def _spec(
             "environment": hash_of(environment.properties) if environment else "",
             "settings": hash_of(settings.__dict__),
         },
+        assets={
+            what: f"azureml:{row.name}:{row.version}"
+            for what, row in (("code", code_row), ("model", model), ("environment", environment))
+            if row is not None
+        },
     )
     return spec, notices
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from sqlalchemy import select
 
 from inferay.control import jobs as service
@@ -18,6 +18,7 @@ from inferay.control.endpoints import get_deployment, get_endpoint
 from inferay.control.invoke import invoke
 from inferay.control.routes.common import PAGE, Admin, Caller, Ctx, Json, Reader, body_of, settle
 from inferay.control.tables import Job, Operation
+from inferay.control.verification import check_verifiable, verification
 from inferay.control.views import job_view
 from inferay.engine.batch.output import ERRORS, PARTIAL, SUCCESS
 from inferay.engine.resources import BatchJobBody
@@ -113,6 +114,14 @@ def resume_job(context: Ctx, who: Admin, name: str) -> dict[str, Any]:
         view = job_view(service.resume_job(context, session, name), context.url)
     context.wake.set()
     return view
+
+
+@router.get("/v1/jobs/{name}/verify")
+def verify_job(context: Ctx, who: Caller, name: str) -> StreamingResponse:
+    """Derive every hash that a completed job recorded anew: a line of JSON per check."""
+    job = _job(context, who, name)
+    check_verifiable(job)
+    return StreamingResponse(verification(context, job), media_type="application/x-ndjson")
 
 
 @router.get("/v1/jobs/{name}/logs")
