@@ -1,114 +1,90 @@
-"""What it means that something remote could not be read: one error class, with a code and a cause.
+"""How an input that cannot be read is named.
 
-`InputMissing` and `InputChanged` are about one file, `InputUnreadable` too; `InputDenied` is about
-credentials, bucket or address, and every file of the input would meet it.
+About one file are `InputMissing`, `InputChanged` and `InputUnreadable`: a `ReadError`. What every
+file of the input would meet (credentials, bucket, an outage) is an error of `retries`, or of
+`addresses`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import errno
+from collections.abc import Iterator
 
 from inferay.engine.storage.addresses import AddressRefusedError, refusal
+from inferay.engine.storage.retries import AccessDenied
 from inferay.engine.storage.uris import redacted
 from inferay.errors import InferayError
 
-#: Statuses that another attempt may not meet: too many requests, or the server's own trouble.
-TRANSIENT_STATUSES = (408, 425, 429, 500, 502, 503, 504)
-
-#: S3's codes for what passes: an expired token may have been renewed by its provider meanwhile.
-_TRANSIENT_CODES = (
-    "ExpiredToken", "ExpiredTokenException", "InternalError", "RequestTimeout", "SlowDown",
-    "ServiceUnavailable", "Throttling", "ThrottlingException", "TooManyRequests",
-)
-
-#: S3's codes for what no file of the bucket escapes, and what to look at.
-_DENIED_CODES = {
-    "InvalidAccessKeyId": "the access key is not known there",
-    "SignatureDoesNotMatch": "the secret access key is wrong",
-    "InvalidToken": "the session token is wrong",
-    "ExpiredToken": "the session token has expired",
-    "ExpiredTokenException": "the session token has expired",
-    "RequestTimeTooSkewed": "this machine's clock is wrong",
-    "NoSuchBucket": "there is no such bucket",
-    "InvalidBucketName": "no bucket can have that name",
-    "PermanentRedirect": "the bucket is in another region, or behind another endpoint",
-    "AuthorizationHeaderMalformed": "the bucket is in another region",
+#: What aiohttp raises for what no other attempt changes.
+_LASTING = {
+    "InvalidURL": "its URL cannot be asked for",
+    "TooManyRedirects": "the server redirects too often",
+    "ClientConnectorCertificateError": "the server's certificate is not trusted",
 }
+
+#: S3's codes for an object that these credentials may not read, though others they may.
+_DENIED_CODES = ("AccessDenied", "403", "Forbidden", "InvalidObjectState")
+
+#: What the disk says that a file is fetched to, and no fault of the file.
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class ReadError(InferayError):
-    """Raised when something remote cannot be read.
-
-    Attributes:
-        is_transient: Whether another attempt may succeed.
-    """
+    """Raised when one file cannot be read, or is not what was listed."""
 
     code = "InputUnreadable"
 
-    def __init__(
-        self, uri: str, reason: str, *, code: str = "InputUnreadable", is_transient: bool = False
-    ) -> None:
-        shown = redacted(uri)
-        super().__init__(f"cannot read {shown}: {reason}", code=code, target=shown)
-        self.is_transient = is_transient
+
+class HttpStatusError(Exception):
+    """Raised for an answer that is no success; `retries` looks at its status."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"the server answers with status {status}")
+        self.status = status
 
 
 def changed(uri: str, what: str) -> ReadError:
     """Return the error of a file that is not what was listed."""
-    return ReadError(uri, f"it has changed since the input was listed ({what})",
-                     code="InputChanged")
-
-
-def of_status(uri: str, status: int) -> ReadError:
-    """Return the error that an http status is."""
-    if status in (404, 410):
-        return ReadError(uri, "it does not exist", code="InputMissing")
-    if status in (401, 403):
-        return ReadError(uri, f"access is denied (status {status})")
     return ReadError(
-        uri, f"the server answers with status {status}", is_transient=status in TRANSIENT_STATUSES
+        f"{redacted(uri)} has changed since the input was listed: {what}", code="InputChanged",
     )
 
 
-def of_exception(uri: str, error: BaseException) -> InferayError:
-    """Return the error that an exception of a client (botocore, aiohttp, a socket) is."""
-    if isinstance(error, InferayError):
-        return error
-    chain = list(_chain(error))
-    if any(isinstance(one, AddressRefusedError) for one in chain):
-        return refusal(redacted(uri))
-    for one in chain:
-        response = getattr(one, "response", None)
-        if isinstance(response, dict) and "Error" in response:
-            return _of_s3(uri, response)
-    names = {cls.__name__ for one in chain for cls in type(one).__mro__}
-    if names & {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"}:
-        return ReadError(
-            uri, "no credentials were found; give them to a datastore of type s3, or set "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", code="InputDenied",
-        )
-    said = next((text for one in chain if (text := str(one).strip())), type(error).__name__)
-    lasting = {"InvalidURL", "TooManyRedirects", "ClientConnectorCertificateError",
-               "ParamValidationError", "InvalidEndpointDiscoveryConfigurationError"}
-    return ReadError(uri, " ".join(redacted(said).split()), is_transient=not names & lasting)
+def lasting(uri: str, error: BaseException) -> InferayError | None:
+    """Return the error of a connection that no other attempt would make, or None."""
+    for one in _chain(error):
+        if isinstance(one, AddressRefusedError):
+            return refusal(redacted(uri))
+        said = next((_LASTING[c.__name__] for c in type(one).__mro__ if c.__name__ in _LASTING), "")
+        if said:
+            return ReadError(f"cannot read {redacted(uri)}: {said}")
+    return None
 
 
-def _of_s3(uri: str, response: dict[str, Any]) -> ReadError:
-    code = str(response["Error"].get("Code", ""))
-    status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    is_transient = code in _TRANSIENT_CODES or status in TRANSIENT_STATUSES
-    if code in _DENIED_CODES:
-        return ReadError(
-            uri, f"{_DENIED_CODES[code]} ({code})", code="InputDenied", is_transient=is_transient
-        )
-    if code in ("NoSuchKey", "404", "NotFound"):
-        return ReadError(uri, "it does not exist", code="InputMissing")
-    if code in ("AccessDenied", "403", "Forbidden"):
-        return ReadError(uri, "access is denied")
-    return ReadError(uri, f"the store answers {code} (status {status})", is_transient=is_transient)
+def of_file(uri: str, error: Exception) -> Exception:
+    """Return the error as it is about one file, or as it is where all files would meet it."""
+    shown = redacted(uri)
+    if isinstance(error, FileNotFoundError):
+        return ReadError(f"{shown} does not exist", code="InputMissing", target=shown)
+    codes = [_code(one) for one in _chain(error)]
+    if "InvalidRange" in codes or "416" in codes:
+        return changed(uri, "it is shorter")
+    if isinstance(error, AccessDenied) and any(code in _DENIED_CODES for code in codes):
+        # Without the name: where it is the same for every file, the job stops early.
+        return ReadError("access to the file is denied; check what the credentials allow")
+    if isinstance(error, OSError) and error.errno not in _DISK_FULL:
+        return ReadError(str(error), target=shown)
+    return error
 
 
-def _chain(error: BaseException | None) -> Any:
+def _code(error: BaseException) -> str:
+    if isinstance(error, HttpStatusError):
+        return str(error.status)
+    response = getattr(error, "response", None)
+    return str(response.get("Error", {}).get("Code")) if isinstance(response, dict) else ""
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """Yield the exception, what it carries, and what it came from."""
     while error is not None:
         yield error

@@ -6,7 +6,6 @@ it stopped, where the server knows ranges, and begins again where not.
 
 from __future__ import annotations
 
-import errno
 import posixpath
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
@@ -16,12 +15,22 @@ from urllib.parse import unquote, urlsplit
 
 from inferay.engine.storage.access import Access
 from inferay.engine.storage.filesystems import REDIRECTS_MAX, open_filesystem
-from inferay.engine.storage.read_errors import ReadError, changed, of_exception, of_status
+from inferay.engine.storage.read_errors import (
+    HttpStatusError,
+    changed,
+    lasting,
+    of_file,
+)
+from inferay.engine.storage.retries import RetryPolicy, StorageUnavailable, retry
+from inferay.engine.storage.uris import redacted
+from inferay.errors import InvalidInput
 
 #: Bytes that are read from a connection at once.
 CHUNK_BYTES = 1 << 20
 
 T = TypeVar("T")
+
+_POLICY = RetryPolicy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +55,7 @@ class Remote(Protocol):
         """Yield every file below the root, in bytewise order of the path.
 
         Raises:
-            ReadError: It cannot be listed.
+            InferayError: It cannot be listed.
         """
 
     def stat(self, path: str) -> Found:
@@ -54,30 +63,33 @@ class Remote(Protocol):
 
         Raises:
             ReadError: It does not exist, or cannot be read.
+            InferayError: Nothing there can be read.
         """
 
     def fetch(self, expected: Found, file: IO[bytes]) -> None:
         """Write the whole file; the first bytes that it already holds count as fetched.
 
-        One attempt: call it again with the same `file` to go on.
-
         Raises:
             OSError: The disk is full.
             ReadError: The file is not the one expected, or cannot be read.
+            InferayError: Nothing there can be read.
         """
 
 
-def open_remote(root: str, access: Access) -> Remote:
+def open_remote(root: str, access: Access, policy: RetryPolicy = _POLICY) -> Remote:
     """Return what reads below the root: `s3://…`, or the one file that an http(s) URI names."""
-    return S3Files(root, access) if root.startswith("s3://") else HttpFile(root, access)
+    kind = S3Files if root.startswith("s3://") else HttpFile
+    return kind(root, access, policy)
 
 
 class S3Files:
     """Objects below `s3://BUCKET/PREFIX`."""
 
-    def __init__(self, root: str, access: Access) -> None:
+    def __init__(self, root: str, access: Access, policy: RetryPolicy = _POLICY) -> None:
         self._root = root
         self._fs, path = open_filesystem(root, access)
+        is_chain = not access.place(root).access_key_id
+        self._reader = _Reader(self._fs, policy, is_refreshed=is_chain)
         self._bucket, _, prefix = path.partition("/")
         self._prefix = f"{prefix}/" if prefix else ""
 
@@ -90,9 +102,10 @@ class S3Files:
             for entry in page.get("Contents", ()):
                 key = entry["Key"]
                 if key.encode() <= last:
-                    raise ReadError(
-                        self._root, "the store does not list in the order of keys (a directory "
-                        "bucket?)", code="InputDenied",
+                    raise InvalidInput(
+                        f"{self._root} is not listed in the order of keys (a directory bucket?), "
+                        "which an input needs; copy it to an ordinary bucket",
+                        code="InputUnordered", target=self._root,
                     )
                 last = key.encode()
                 if not key.endswith("/"):   # what a console puts in place of a folder
@@ -110,7 +123,7 @@ class S3Files:
     def fetch(self, expected: Found, file: IO[bytes]) -> None:
         """Write the whole object; the first bytes that the file already holds count as fetched."""
         uri = f"{self._root}/{expected.path}"
-        _run(uri, self._fs, lambda: self._fetch(uri, expected, file))
+        self._reader.run_on(uri, lambda: self._fetch(uri, expected, file), file)
 
     async def _fetch(self, uri: str, expected: Found, file: IO[bytes]) -> None:
         start = _resume_at(file, expected)
@@ -122,10 +135,10 @@ class S3Files:
             _check(uri, expected, _bare(answer.get("ETag", "")), start + answer["ContentLength"])
             while chunk := await body.read(CHUNK_BYTES):
                 file.write(chunk)
-        _check_length(uri, expected, file)
+        _check_length(expected, file)
 
     def _call(self, uri: str, method: str, **options: str) -> Any:
-        return _run(uri, self._fs, lambda: self._fs._call_s3(
+        return self._reader.run(uri, lambda: self._fs._call_s3(
             method, Bucket=self._bucket, **options
         ))
 
@@ -133,9 +146,10 @@ class S3Files:
 class HttpFile:
     """The one file at an http(s) URI; its path is the last part of the URI's."""
 
-    def __init__(self, uri: str, access: Access) -> None:
+    def __init__(self, uri: str, access: Access, policy: RetryPolicy = _POLICY) -> None:
         self._uri = uri
         self._fs, _ = open_filesystem(uri, access)
+        self._reader = _Reader(self._fs, policy, is_refreshed=False)
 
     def list(self) -> Iterator[Found]:
         """Yield the one file."""
@@ -148,11 +162,11 @@ class HttpFile:
 
     def stat(self, path: str) -> Found:
         """Return the file as it is now; it is read once where the server does not tell its size."""
-        return _run(self._uri, self._fs, lambda: self._stat(path))
+        return self._reader.run(self._uri, lambda: self._stat(path))
 
     def fetch(self, expected: Found, file: IO[bytes]) -> None:
         """Write the whole file; the first bytes that `file` already holds count as fetched."""
-        _run(self._uri, self._fs, lambda: self._fetch(expected, file))
+        self._reader.run_on(self._uri, lambda: self._fetch(expected, file), file)
 
     async def _stat(self, path: str) -> Found:
         # Not HEAD: signed URIs are often good for GET alone, and its headers may differ.
@@ -184,7 +198,7 @@ class HttpFile:
                 file.write(chunk)
                 if file.tell() > expected.size_bytes:
                     raise changed(self._uri, f"more than {expected.size_bytes} bytes")
-        _check_length(self._uri, expected, file)
+        _check_length(expected, file)
 
     @asynccontextmanager
     async def _get(
@@ -195,20 +209,58 @@ class HttpFile:
         url = self._fs.encode_url(self._uri)
         async with session.get(url, headers=headers, max_redirects=REDIRECTS_MAX) as answer:
             if answer.status not in statuses:
-                raise of_status(self._uri, answer.status)
+                raise HttpStatusError(answer.status)
             yield answer
 
 
-def _run(uri: str, fs: Any, attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run the coroutine on the file system's loop, and wait; its exceptions are ours."""
-    from fsspec.asyn import sync
+class _Reader:
+    """Runs requests on the event loop of one file system, and tries again what may pass."""
 
-    try:
-        return sync(fs.loop, attempt)   # type: ignore[no-any-return]
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise   # of the disk that is written to, and not about the URI
-        raise of_exception(uri, error) from error
+    def __init__(self, fs: Any, policy: RetryPolicy, *, is_refreshed: bool) -> None:
+        self._fs = fs
+        self._policy = policy
+        self._is_refreshed = is_refreshed
+
+    def run(self, uri: str, attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return what an attempt returns; blocks."""
+        what = f"reading {redacted(uri)}"
+        refresh = self._refresh if self._is_refreshed else None
+        try:
+            return retry(lambda: self._once(uri, attempt), what, policy=self._policy,
+                         refresh=refresh)
+        except Exception as error:
+            named = of_file(uri, error)
+            if named is error:
+                raise
+            raise named from error
+
+    def run_on(
+        self, uri: str, attempt: Callable[[], Coroutine[Any, Any, None]], file: IO[bytes]
+    ) -> None:
+        """Run an attempt that appends to a file; one that comes further begins a new budget."""
+        furthest = 0
+        while True:
+            try:
+                return self.run(uri, attempt)
+            except StorageUnavailable:
+                if file.tell() <= furthest:
+                    raise
+                furthest = file.tell()
+
+    def _once(self, uri: str, attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        from fsspec.asyn import sync
+
+        try:
+            return sync(self._fs.loop, attempt)   # type: ignore[no-any-return]
+        except Exception as error:
+            final = lasting(uri, error)
+            if final is not None:
+                raise final from None   # its cause would count as one that passes
+            raise
+
+    def _refresh(self) -> None:
+        """Read the credentials of AWS's chain anew."""
+        self._fs.connect(refresh=True)
 
 
 def _resume_at(file: IO[bytes], expected: Found) -> int:
@@ -227,12 +279,9 @@ def _check(uri: str, expected: Found, version: str, size_bytes: int) -> None:
         raise changed(uri, f"{size_bytes} bytes instead of {expected.size_bytes}")
 
 
-def _check_length(uri: str, expected: Found, file: IO[bytes]) -> None:
+def _check_length(expected: Found, file: IO[bytes]) -> None:
     if file.tell() != expected.size_bytes:
-        raise ReadError(
-            uri, f"the connection ended after {file.tell()} of {expected.size_bytes} bytes",
-            is_transient=True,
-        )
+        raise EOFError(f"it ended after {file.tell()} of {expected.size_bytes} bytes")
 
 
 def _bare(etag: str) -> str:

@@ -255,7 +255,10 @@ def retry(
             wait_s = next(waits, math.inf)   # an endless wait is over the budget
             is_last = now() + wait_s > until_s
             if is_last or not is_retried(error, may_refresh=refresh is not None):
-                raise named(error, what) from error
+                final = named(error, what)
+                if final is error:   # an error is never its own cause
+                    raise
+                raise final from error
             if refresh is not None and fault_of(error) is Fault.EXPIRED:
                 refresh()
                 refresh = None
@@ -277,7 +280,10 @@ async def retry_async(
             wait_s = next(waits, math.inf)   # an endless wait is over the budget
             is_last = now() + wait_s > until_s
             if is_last or not is_retried(error, may_refresh=refresh is not None):
-                raise named(error, what) from error
+                final = named(error, what)
+                if final is error:   # an error is never its own cause
+                    raise
+                raise final from error
             if refresh is not None and fault_of(error) is Fault.EXPIRED:
                 await refresh()
                 refresh = None

@@ -9,10 +9,17 @@ import pytest
 from inferay.engine.storage import Access
 from inferay.engine.storage.read_errors import ReadError
 from inferay.engine.storage.remote import Found, HttpFile
-from inferay.errors import InvalidInput
+from inferay.engine.storage.retries import (
+    AccessDenied,
+    RetryPolicy,
+    StorageThrottled,
+    StorageUnavailable,
+)
+from inferay.errors import InferayError, InvalidInput
 from tests.engine.storage.conftest import Site
 
 LOCAL = Access(allow_private_addresses=True)
+TWICE = RetryPolicy(attempts_max=2, first_wait_s=0.001)
 CONTENT = bytes(range(256)) * 40
 
 
@@ -50,14 +57,27 @@ def test_a_size_that_is_not_told_is_counted(both: Site) -> None:
 def test_after_a_reset_it_goes_on_or_begins_again(both: Site) -> None:
     remote = HttpFile(f"{both.url}/a/b%20c.bin", LOCAL)
     found = remote.stat("x")
-    both.cut_after = [5000]
-    file = io.BytesIO()
-    with pytest.raises(ReadError) as caught:
-        remote.fetch(found, file)
-    assert caught.value.is_transient
-    assert fetched(remote, found, file) == CONTENT
-    if both.has_ranges:
-        assert both.asked[-1][1] in ("", "bytes=5000-")
+    both.cut_after = [5000, 100]
+    assert fetched(remote, found, io.BytesIO()) == CONTENT
+    assert len(both.asked) == 4
+
+
+def test_what_comes_further_each_time_is_not_given_up(site: Site) -> None:
+    site.files["/f"] = CONTENT
+    remote = HttpFile(f"{site.url}/f", LOCAL, RetryPolicy(attempts_max=2, first_wait_s=0.001))
+    found = remote.stat("f")
+    site.cut_after = [1000] * 8
+    assert fetched(remote, found, io.BytesIO()) == CONTENT
+
+
+def test_what_never_comes_further_is_given_up(site: Site) -> None:
+    site.files["/f"], site.has_ranges = CONTENT, False
+    remote = HttpFile(f"{site.url}/f", LOCAL, RetryPolicy(attempts_max=3, first_wait_s=0.001))
+    found = remote.stat("f")
+    site.cut_after = [1000] * 99
+    with pytest.raises(StorageUnavailable):
+        remote.fetch(found, io.BytesIO())
+    assert len(site.cut_after) > 80
 
 
 def test_an_empty_file_is_a_file(site: Site) -> None:
@@ -85,23 +105,29 @@ def test_another_size_is_not_taken_for_the_file(
     site: Site, tells_size: bool, content: bytes
 ) -> None:
     site.files["/f"], site.etag = CONTENT, ""
-    remote = HttpFile(f"{site.url}/f", LOCAL)
+    remote = HttpFile(f"{site.url}/f", LOCAL, TWICE)
     found = remote.stat("f")
     site.files["/f"], site.tells_size = content, tells_size
-    with pytest.raises(ReadError):
+    with pytest.raises((ReadError, StorageUnavailable)):
         remote.fetch(found, io.BytesIO())
 
 
-@pytest.mark.parametrize(("status", "code", "is_transient"), [
-    (503, "InputUnreadable", True), (429, "InputUnreadable", True),
-    (404, "InputMissing", False), (403, "InputUnreadable", False), (400, "InputUnreadable", False),
+@pytest.mark.parametrize(("status", "error"), [
+    (404, ReadError), (410, ReadError), (403, AccessDenied), (401, AccessDenied), (400, ReadError),
+    (503, StorageThrottled), (500, StorageUnavailable),
 ])
-def test_a_status_is_named(site: Site, status: int, code: str, is_transient: bool) -> None:
-    site.files["/f"], site.statuses = CONTENT, [status]
-    with pytest.raises(ReadError) as caught:
-        HttpFile(f"{site.url}/f?sig=geheim", LOCAL).stat("f")
-    assert (caught.value.code, caught.value.is_transient) == (code, is_transient)
-    assert "geheim" not in caught.value.message
+def test_a_status_is_named(site: Site, status: int, error: type[Exception]) -> None:
+    site.files["/f"], site.statuses = CONTENT, [status] * 2
+    remote = HttpFile(f"{site.url}/f?sig=geheim", LOCAL, TWICE)
+    with pytest.raises(error) as caught:
+        remote.stat("f")
+    assert "geheim" not in str(caught.value)
+    assert len(site.asked) == (2 if status >= 500 else 1)
+
+
+def test_what_passes_is_tried_again(site: Site) -> None:
+    site.files["/f"], site.statuses = CONTENT, [503, 500, 429]
+    assert HttpFile(f"{site.url}/f", LOCAL).stat("f").size_bytes == len(CONTENT)
 
 
 @pytest.mark.parametrize("host", [
@@ -111,8 +137,8 @@ def test_a_status_is_named(site: Site, status: int, code: str, is_transient: boo
 def test_a_private_address_is_never_asked(site: Site, host: str) -> None:
     site.files["/canary"] = CONTENT
     port = site.url.rpartition(":")[2]
-    with pytest.raises((InvalidInput, ReadError), match=r"not public|not a canonical|canary"):
-        HttpFile(f"http://{host}:{port}/canary", Access()).stat("canary")
+    with pytest.raises(InferayError):
+        HttpFile(f"http://{host}:{port}/canary", Access(), TWICE).stat("canary")
     assert site.asked == []
 
 
@@ -141,8 +167,8 @@ def test_a_name_that_answers_otherwise_the_second_time_gains_nothing(
         "inferay.engine.storage.filesystems.CONNECT_TIMEOUT_S", 0.2
     )
     for _ in range(2):
-        with pytest.raises((ReadError, InvalidInput)):
-            HttpFile(f"http://rebind.example:{port}/canary", Access()).stat("canary")
+        with pytest.raises(InferayError):
+            HttpFile(f"http://rebind.example:{port}/canary", Access(), TWICE).stat("canary")
     assert asked
     assert site.asked == []
 
@@ -182,6 +208,5 @@ def test_a_server_that_is_not_there_is_named() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{free.getsockname()[1]}/x"
-    with pytest.raises(ReadError, match=r"127\.0\.0\.1") as caught:
-        HttpFile(uri, LOCAL).stat("x")
-    assert caught.value.is_transient
+    with pytest.raises(StorageUnavailable, match=r"127\.0\.0\.1"):
+        HttpFile(uri, LOCAL, TWICE).stat("x")
