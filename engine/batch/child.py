@@ -41,6 +41,7 @@ _PR_SET_PDEATHSIG = 1
 def main(descriptor: int) -> None:
     """Serve one parent over the socket until it closes."""
     _die_with_parent()
+    _die_first()
     channel = socket.socket(fileno=descriptor)
     channel.set_inheritable(False)
     lines = channel.makefile("r", encoding="utf-8")
@@ -68,7 +69,6 @@ def main(descriptor: int) -> None:
         except Exception as error:   # not the user's: the store or the manifest failed
             sender.break_off(error)
             return
-        sys.stdout.flush()
         durable.add_done_callback(partial(sender.send_receipt, receipt))
     script.shutdown()
     scorer.close()
@@ -120,7 +120,8 @@ def _start(settings: WorkerSettings, hand: Hand) -> tuple[ScoringScript, Scorer]
 
 def _start_failure(error: BaseException, settings: WorkerSettings) -> Failure:
     if isinstance(error, UserCodeError):
-        return Failure(error.code, error.message, error.details or "")
+        code = "OutOfMemory" if isinstance(error.__cause__, MemoryError) else error.code
+        return Failure(code, error.message, error.details or "")
     return Failure(
         "StartFailed", describe_exception(error),
         user_traceback(error, Path(settings.code_dir)), is_own=False,
@@ -144,6 +145,12 @@ def _die_with_parent() -> None:
     """Ask Linux to kill this process when its parent dies; elsewhere the closed socket ends it."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _die_first() -> None:
+    """Ask Linux to kill this process, not the driver or Ray, when the machine's memory is taken."""
+    if sys.platform == "linux":
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ class Failure:
     """Why a mini-batch, a part of one, or the start of a worker failed.
 
     Attributes:
-        kind: `Exception`, `Timeout`, `Crashed`, `Exited`, `Killed`, `Lost`, `RowsMissing`, …
+        kind: `Exception`, `Timeout`, `OutOfMemory`, `Crashed`, `Exited`, `Killed`, `Lost`,
+            `RowsMissing`, …
         exception: One line: `module.Class: message`, or what ended the process.
         traceback: The user's own frames, or the hung stack; may be empty.
         is_own: Whether the code is to blame (an attempt), not the machine (no attempt).
@@ -31,7 +32,7 @@ class Failure:
     @property
     def signature(self) -> tuple[str, str]:
         """What two failures of the same cause have in common."""
-        return self.kind, self.exception
+        return self.kind, "" if self.kind == "OutOfMemory" else self.exception   # it has a figure
 
 
 @dataclass(frozen=True)
@@ -235,6 +236,7 @@ class WorkerSettings:
         timeout_s: For one call of `run()`.
         threads: What thread pools (OMP, MKL, …) are set to.
         packages: Packages that the environment declares, for a better error.
+        memory_limit_bytes: Of the process and what it starts; None: no limit.
     """
 
     code_dir: str
@@ -252,3 +254,4 @@ class WorkerSettings:
     timeout_s: float = 30.0
     threads: int = 1
     packages: tuple[str, ...] = ()
+    memory_limit_bytes: int | None = None

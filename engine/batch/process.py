@@ -1,8 +1,9 @@
 """A worker process as its parent sees it: start, lease, hang, death, with the cause of each.
 
 The parent is a Ray actor on a cluster, or the driver itself in a local pool. It finds a hang by
-the clock in the shared `Hand`, asks for the hung stack, and kills the process with all that it
-started. What ended a process comes from its wait status, not from a guess.
+the clock in the shared `Hand` and a leak by the memory of the process and all that it started, asks
+for the user's stack, and kills them all. What ended a process by itself comes from its wait status,
+not from a guess.
 """
 
 from __future__ import annotations
@@ -20,23 +21,35 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from inferay.engine.batch.child import STACK_SIGNAL
 from inferay.engine.batch.hand import Hand
+from inferay.engine.batch.leftovers import MARK, kill_group, kill_leftovers
+from inferay.engine.batch.memory import MB, PROCESSES_MAX, WORKER_MEMORY, MemoryWatch, oom_kills
 from inferay.engine.batch.messages import Failure, Lease, WorkerSettings
 from inferay.engine.batch.scorer import thread_variables
 
 #: `init()` may load a large model from a slow disk, but not for ever.
 INIT_TIMEOUT_S = 600.0
 
-#: How often the clock of the mini-batch in hand is read: a hang is found this much late at most.
+#: How often the clock of the mini-batch in hand and the memory are read: a hang is found this much
+#: late at most, and 5 GB/s, the fastest leak, passes the limit by 250 MB.
 WATCH_S = 0.05
 
-#: How long a hung process gets to write its stack before it is killed.
+#: How often the kernel's count of processes killed for want of memory is read.
+OOM_LOOK_S = 1.0
+
+#: How long a hung process gets to write its stack before it is killed; most take a hundredth.
 STACK_WAIT_S = 0.2
+STACK_POLL_S = 0.005
+
+#: How long a process may live that has closed the connection to its parent unasked.
+CLOSED_WAIT_S = 0.5
 
 #: How long a worker that is told to stop may take for `shutdown()`.
 STOP_WAIT_S = 2.0
@@ -74,9 +87,12 @@ class WorkerProcess:
         self._suspect: int | None = None
         self._cause: Failure | None = None
         self._started_s = time.monotonic()
+        self._oom_kills = oom_kills()
+        self._oom_looked_s = self._started_s
         self._is_ready = False
         self._is_stopping = False
         self._is_gone = False
+        self._has_ended = threading.Event()
         self._send_lock = threading.Lock()
         self._channel, theirs = socket.socketpair()
         with theirs, self._open_logs() as (stdout, stderr):
@@ -91,13 +107,20 @@ class WorkerProcess:
             "stack": self._stack.name,
         })
         self._reader = threading.Thread(target=self._read, name="worker-reader", daemon=True)
+        self._memory = MemoryWatch(self._process.pid)
+        self._watcher = threading.Thread(target=self._watch, name="worker-watch", daemon=True)
+        self._watcher.start()
         self._reader.start()
-        threading.Thread(target=self._watch, name="worker-watch", daemon=True).start()
 
     @property
     def pid(self) -> int:
         """Process id, which is the id of its process group too."""
         return self._process.pid
+
+    @property
+    def used_bytes(self) -> int:
+        """Memory of the process and of what it started, when it was last looked at."""
+        return self._memory.used_bytes
 
     def lease(self, lease: Lease) -> None:
         """Hand in a lease; its receipt comes to `on_message`, or the death to `on_death`."""
@@ -122,10 +145,8 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """Kill the process and what it started; idempotent."""
-        if self._is_gone:   # its id may be another's by now
-            return
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        if not self._is_gone:   # else its id may be another's by now
+            kill_group(self._process.pid)
 
     # -- inside
 
@@ -147,6 +168,7 @@ class WorkerProcess:
             "AML_APP_ROOT": settings.code_dir,
             "AZUREML_ENTRY_SCRIPT": settings.scoring_script,
             "AZUREML_MODEL_DIR": settings.model_dir,
+            MARK: str(self._folder),
         } | settings.environment_variables
 
     def _send(self, message: dict[str, Any]) -> None:
@@ -155,91 +177,157 @@ class WorkerProcess:
             self._channel.sendall(json.dumps(message).encode() + b"\n")
 
     def _read(self) -> None:
-        with contextlib.suppress(ConnectionResetError):
-            for line in self._channel.makefile("r", encoding="utf-8"):
-                if not line.endswith("\n"):   # it was killed while it wrote
-                    break
-                message = json.loads(line)
-                if message["k"] == "broken":
-                    self._cause = Failure(**message["failure"])
-                    continue
-                self._is_ready = self._is_ready or message["k"] == "ready"
-                # Both sides hold its files open by now; a parent that is killed leaves nothing.
-                shutil.rmtree(self._folder, ignore_errors=True)
-                self._on_message(message)
+        self._take_messages()
+        if self._suspect is None:
+            self._suspect = self._hand.read()[0]
         status = self._wait_for_end()
+        self._has_ended.set()
+        self._watcher.join()   # it may be about to say why it killed the process
         self.kill()   # what it started dies with it
+        kill_leftovers(str(self._folder), self._memory.descendants)
         self._is_gone = True
-        in_hand = self._hand.read()[0] if self._suspect is None else self._suspect
         failure = self._cause or self._explain(status)
         self._hand.close()
         self._stack.close()
         self._channel.close()
         shutil.rmtree(self._folder, ignore_errors=True)
-        self._on_death(failure, in_hand)
+        self._on_death(failure, self._suspect)
+
+    def _take_messages(self) -> None:
+        """Hand on what the process says, until it says no more."""
+        with contextlib.suppress(ConnectionResetError):
+            for line in self._channel.makefile("r", encoding="utf-8", errors="replace"):
+                if not line.endswith("\n"):   # it was killed while it wrote
+                    return
+                try:
+                    message = json.loads(line)
+                    kind = message["k"]
+                except (ValueError, LookupError, TypeError):
+                    self._cause = Failure(
+                        "Exited", "user code wrote into the connection of its worker process"
+                    )
+                    self.kill()
+                    return
+                if kind == "broken":
+                    self._cause = Failure(**message["failure"])
+                    continue
+                self._is_ready = self._is_ready or kind == "ready"
+                # Both sides hold its files open by now; a parent that is killed leaves nothing.
+                shutil.rmtree(self._folder, ignore_errors=True)
+                self._on_message(message)
 
     def _wait_for_end(self) -> int:
         """Return the wait status of a process that says no more; kill it if it lingers.
 
         Threads that the user's code started can hold up its end for ever.
         """
+        is_asked = self._is_stopping or not self._is_ready or self._cause is not None
         try:
-            return self._process.wait(STOP_WAIT_S)
+            return self._process.wait(STOP_WAIT_S if is_asked else CLOSED_WAIT_S)
         except subprocess.TimeoutExpired:
-            if self._is_ready and not self._is_stopping and self._cause is None:
+            if not is_asked and self._cause is None:
                 self._cause = Failure("Exited", "run() closed the connection to its parent")
             self.kill()
             return self._process.wait()
 
     def _watch(self) -> None:
-        """Kill the process when `init()`, or the mini-batch in hand, has run out of time.
+        """Kill the process when it, or the mini-batch in hand, has run out of time or memory.
 
         Ends the socket when the process is gone, for a child of the user's may hold it open.
         """
-        while self._process.poll() is None:
-            time.sleep(WATCH_S)
-            with contextlib.suppress(ValueError):   # the cell was closed after the death
+        while self._process.poll() is None and not self._has_ended.wait(WATCH_S):
+            if not self._is_stopping and self._cause is None:
+                self._check_memory()
                 self._check_clock()
         with contextlib.suppress(OSError):
             self._channel.shutdown(socket.SHUT_RD)
 
+    def _check_memory(self) -> None:
+        now_s = time.monotonic()
+        if now_s - self._oom_looked_s > OOM_LOOK_S:
+            self._oom_kills, self._oom_looked_s = oom_kills(), now_s
+        limit_bytes = self._settings.memory_limit_bytes
+        self._memory.look(limit_bytes, now_s)
+        if len(self._memory.descendants) >= PROCESSES_MAX:
+            self._suspect = self._hand.read()[0]
+            self._kill_with_stack(Failure(
+                "TooManyProcesses", f"{self._where} had {PROCESSES_MAX} processes or more"
+            ))
+        elif limit_bytes is not None and self._memory.used_bytes > limit_bytes:
+            self._suspect = self._hand.read()[0]
+            self._kill_with_stack(Failure(
+                "OutOfMemory",
+                f"{self._where} used {self._memory.used_bytes // MB:,} MB, more than the limit of "
+                f"{limit_bytes // MB:,} MB of its worker; take a larger instance_type, fewer "
+                "workers per instance (max_concurrency_per_instance), or set the deployment's "
+                f"property {WORKER_MEMORY}",
+            ))
+
     def _check_clock(self) -> None:
-        if self._is_stopping:
-            return
         now_s = time.monotonic()
         if not self._is_ready:
             if now_s - self._started_s > INIT_TIMEOUT_S:
-                self._kill_hung("InitTimeout", f"init() did not end within {INIT_TIMEOUT_S:g} s")
+                self._kill_with_stack(
+                    Failure("InitTimeout", f"init() did not end within {INIT_TIMEOUT_S:g} s")
+                )
             return
         in_hand, since_s = self._hand.read()
         limit_s = self._settings.timeout_s
         if in_hand is not None and now_s - since_s > limit_s:
             self._suspect = in_hand   # it may end, and the next begin, while its stack is written
-            self._kill_hung("Timeout", f"run() did not end within {limit_s:g} s")
+            stopped = " (its process was stopped, as by SIGSTOP)" if self._is_stopped() else ""
+            self._kill_with_stack(
+                Failure("Timeout", f"run() did not end within {limit_s:g} s{stopped}")
+            )
 
-    def _kill_hung(self, kind: str, message: str) -> None:
+    def _is_stopped(self) -> bool:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return psutil.Process(self._process.pid).status() == psutil.STATUS_STOPPED
+        return False
+
+    def _kill_with_stack(self, failure: Failure) -> None:
+        self._cause = failure   # before the signal, which ends a process that has tampered with it
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._process.pid, STACK_SIGNAL)
-        time.sleep(STACK_WAIT_S)
-        self._cause = Failure(kind, message, self._read_stack())
+            os.kill(self._process.pid, signal.SIGCONT)   # a stopped one writes nothing
+        self._wait_for_stack()
+        self._cause = replace(failure, traceback=self._read_stack())
         self.kill()
-        self._process.wait()
+
+    def _wait_for_stack(self) -> None:
+        until_s = time.monotonic() + STACK_WAIT_S
+        size = 0
+        while time.monotonic() < until_s:
+            time.sleep(STACK_POLL_S)
+            before, size = size, os.fstat(self._stack.fileno()).st_size
+            if size and size == before:
+                return
 
     def _read_stack(self) -> str:
         text = os.pread(self._stack.fileno(), STACK_BYTES_MAX, 0).decode(errors="replace")
         return user_stack(text, self._settings.code_dir)
 
     def _explain(self, status: int) -> Failure:
-        where = "run()" if self._is_ready else "init()"
         if status < 0:
             name = signal_name(-status)
             if -status in OWN_SIGNALS:
-                return Failure("Crashed", f"{where} crashed with {name}", self._read_stack())
+                return Failure("Crashed", f"{self._where} crashed with {name}", self._read_stack())
+            if -status == signal.SIGKILL and oom_kills() > self._oom_kills:
+                return Failure(
+                    "OutOfMemory",
+                    "the kernel killed the worker process, or all of its machine's memory was "
+                    f"taken: it used {self._memory.used_bytes // MB:,} MB when last seen",
+                    is_own=False,
+                )
             return Failure(
                 "Killed", f"the worker process was killed with {name} from outside",
                 is_own=False,
             )
-        return Failure("Exited", f"{where} ended the process with exit code {status}")
+        return Failure("Exited", f"{self._where} ended the process with exit code {status}")
+
+    @property
+    def _where(self) -> str:
+        return "run()" if self._is_ready else "init()"
 
 
 def signal_name(number: int) -> str:

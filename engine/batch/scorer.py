@@ -177,9 +177,8 @@ class Scorer:
         if isinstance(error, (RowsError, SharedFileError)):
             return Failure(type(error).__name__.removesuffix("Error"), str(error))
         code_dir = Path(self._settings.code_dir)
-        return Failure(
-            "Exception", describe_exception(error), user_traceback(error, code_dir)
-        )
+        kind = "OutOfMemory" if isinstance(error, MemoryError) else "Exception"
+        return Failure(kind, describe_exception(error), user_traceback(error, code_dir))
 
     def _end_run(self, stop: int) -> None:
         current, self._current = self._current, None

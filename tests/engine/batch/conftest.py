@@ -5,6 +5,7 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ import pytest
 
 from inferay.engine.batch.driver import Driver, PoolFactory, Result
 from inferay.engine.batch.hand import Hand
-from inferay.engine.batch.messages import Lease, ReceiptArrived, WorkerReady
+from inferay.engine.batch.manifest import plan, write_manifest
+from inferay.engine.batch.messages import Lease, ReceiptArrived, WorkerReady, WorkerSettings
 from inferay.engine.batch.pool import Events, LocalPool, SettingsOf
 from inferay.engine.batch.scorer import Scorer
 from inferay.engine.batch.spec import JobSettings, JobSpec, WorkerSpec
 from inferay.engine.batch.staging import Staging
 from inferay.engine.batch.store import LocalStore
+from inferay.engine.batch.units import Unit
+from tests.engine.batch.workers import Watched
 
 #: A script that gives a row per file: its name and its content.
 ECHO = """
@@ -189,3 +193,33 @@ def wait_for() -> Callable[..., None]:
             time.sleep(0.005)
 
     return wait
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    store = LocalStore(tmp_path / "work")
+    units = [Unit(f"{number}.txt", 1, 0) for number in range(12)]
+    write_manifest(store, plan(units, 2), root="/in", epoch=1)
+    return store
+
+
+@pytest.fixture
+def start(
+    tmp_path: Path, write_script: Callable[..., Path], store: LocalStore
+) -> Iterator[Callable[..., Watched]]:
+    """Start a worker process with this script; stopped at the end."""
+    started: list[Watched] = []
+
+    def start_one(script: str, **facts: Any) -> Watched:
+        settings = WorkerSettings(
+            code_dir=str(write_script(script)), scoring_script="score.py", model_dir="/model",
+            root="/in", store=str(store.root), segment=f"segments/e1-w{len(started)}-0",
+            logs=str(tmp_path / "logs"), log_name="process000",
+        )
+        started.append(Watched(replace(settings, **facts)))
+        return started[-1]
+
+    yield start_one
+    for one in started:
+        one.worker.stop()
+        assert not psutil.pid_exists(one.pid)

@@ -5,18 +5,14 @@ from __future__ import annotations
 import json
 import os
 import platform
-import queue
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import textwrap
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -24,88 +20,12 @@ import pytest
 from inferay.engine.batch import process as processes
 from inferay.engine.batch.child import STACK_SIGNAL
 from inferay.engine.batch.hand import Hand
-from inferay.engine.batch.manifest import plan, write_manifest
-from inferay.engine.batch.messages import Failure, Lease, WorkerSettings
-from inferay.engine.batch.process import WorkerProcess, signal_name, user_stack
+from inferay.engine.batch.messages import Failure
+from inferay.engine.batch.process import signal_name, user_stack
 from inferay.engine.batch.store import LocalStore
-from inferay.engine.batch.units import Range, Unit
+from tests.engine.batch.workers import LIMIT_S, Watched, is_gone, script_of
 
 Write = Callable[..., Path]
-
-LIMIT_S = 10.0
-
-
-class Watched:
-    """A worker process whose answers and death can be waited for."""
-
-    def __init__(self, settings: WorkerSettings) -> None:
-        self.messages: queue.Queue[dict[str, Any]] = queue.Queue()
-        self.deaths: queue.Queue[tuple[Failure, int | None]] = queue.Queue()
-        self.worker = WorkerProcess(
-            settings, on_message=self.messages.put,
-            on_death=lambda failure, in_hand: self.deaths.put((failure, in_hand)),
-        )
-        self.pid = self.worker.pid
-
-    def message(self, kind: str) -> dict[str, Any]:
-        message = self.messages.get(timeout=LIMIT_S)
-        assert message["k"] == kind, message
-        return message
-
-    def death(self) -> tuple[Failure, int | None]:
-        return self.deaths.get(timeout=LIMIT_S)
-
-    def ready(self) -> Watched:
-        self.message("ready")
-        return self
-
-    def lease(self, first: int, stop: int, number: int = 1, budget_s: float = 60.0) -> None:
-        self.worker.lease(Lease(number, Range(first, stop), 1, budget_s))
-
-    def receipt(self) -> dict[str, Any]:
-        receipt: dict[str, Any] = self.message("receipt")["receipt"]
-        return receipt
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> LocalStore:
-    store = LocalStore(tmp_path / "work")
-    units = [Unit(f"{number}.txt", 1, 0) for number in range(12)]
-    write_manifest(store, plan(units, 2), root="/in", epoch=1)
-    return store
-
-
-@pytest.fixture
-def start(
-    tmp_path: Path, write_script: Write, store: LocalStore
-) -> Iterator[Callable[..., Watched]]:
-    """Start a worker process with this script; stopped at the end."""
-    started: list[Watched] = []
-
-    def start_one(script: str, **facts: Any) -> Watched:
-        settings = WorkerSettings(
-            code_dir=str(write_script(script)), scoring_script="score.py", model_dir="/model",
-            root="/in", store=str(store.root), segment=f"segments/e1-w{len(started)}-0",
-            logs=str(tmp_path / "logs"), log_name="process000",
-        )
-        started.append(Watched(replace(settings, **facts)))
-        return started[-1]
-
-    yield start_one
-    for one in started:
-        one.worker.stop()
-        assert not psutil.pid_exists(one.pid)
-
-
-def script_of(run: str, init: str = "pass", top: str = "") -> str:
-    def indented(text: str) -> str:
-        return textwrap.indent(textwrap.dedent(text).strip(), "    ")
-
-    return "\n".join([
-        "import os, sys, time, signal, threading, subprocess, ctypes", textwrap.dedent(top),
-        "def init():", indented(init), "def run(mini_batch):", indented(run), "",
-    ])
-
 
 ECHO = script_of("return [path.upper() for path in mini_batch]")
 
@@ -473,13 +393,6 @@ def test_what_the_script_started_dies_with_it(
     worker.death()
     for pid in map(int, pids.read_text().split()):
         wait_for(lambda pid=pid: is_gone(pid))
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def test_a_receipt_that_was_cut_off_by_the_death_is_no_receipt(

@@ -1,0 +1,67 @@
+"""The end of what a worker process started: children, daemons, fork bombs.
+
+What stays in the worker's process group dies with one signal. What has left it (`setsid`, a double
+fork) is found by a mark in its environment, or because the worker had it below it when it was last
+seen. Linux only, the group apart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Mapping
+
+from inferay.engine.batch.memory import start_of
+
+#: Name of the environment variable that marks all that a worker starts.
+MARK = "_INFERAY_WORKER"
+
+#: A fork bomb outside of the group is killed round by round, for at most this long.
+KILL_S = 1.0
+
+#: What forks and ends, over and over, can slip through one look at all processes.
+EMPTY_ROUNDS = 2
+
+
+def kill_group(pid: int) -> None:
+    """Kill the process group at once; a fork bomb in it has no chance to fork on."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def kill_leftovers(mark: str, seen: Mapping[int, bytes]) -> None:
+    """Kill what has this mark, and what of the seen processes is still the same.
+
+    Blocks until nothing of it is left, for `KILL_S` at most.
+    """
+    for pid, start in seen.items():
+        if start_of(pid) == start:
+            _kill(pid)
+    until_s = time.monotonic() + KILL_S
+    empty_rounds = 0
+    while empty_rounds < EMPTY_ROUNDS and time.monotonic() < until_s:
+        empty_rounds = 0 if _kill_marked(mark) else empty_rounds + 1
+
+
+def _kill_marked(mark: str) -> bool:
+    """Kill what is found, the newest first and at once: it may be about to fork again."""
+    wanted = f"{MARK}={mark}".encode()
+    has_found = False
+    try:
+        pids = sorted((int(name) for name in os.listdir("/proc") if name.isdigit()), reverse=True)
+    except FileNotFoundError:   # not Linux
+        return False
+    for pid in pids:
+        # It has ended (an ended one that nobody has waited for has no environment), or is not ours.
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
+            if wanted in file.read().split(b"\0"):
+                _kill(pid)
+                has_found = True
+    return has_found
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)
