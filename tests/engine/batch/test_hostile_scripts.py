@@ -315,10 +315,12 @@ def test_the_kernel_ends_a_worker_before_anything_else(start: Start) -> None:
 
 @linux_only
 def test_a_kill_while_the_kernel_was_short_of_memory_is_named_so(
-    start: Start, monkeypatch: pytest.MonkeyPatch
+    start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wait_for: Callable[..., None]
 ) -> None:
-    worker = start(script_of("time.sleep(1000)")).ready()
+    begun = tmp_path / "begun"
+    worker = start(script_of(f"open({str(begun)!r}, 'w').close(); time.sleep(1000)")).ready()
     worker.lease(1, 2)
+    wait_for(begun.exists)
     monkeypatch.setattr("inferay.engine.batch.process.oom_kills", lambda: 10**6)
     os.kill(worker.pid, 9)
     failure, in_hand = worker.death()
