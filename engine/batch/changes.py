@@ -99,7 +99,7 @@ def _settings_facts(spec: JobSpec) -> dict[str, Any]:
         name: getattr(spec, name) for name in ("input", "input_type", "output", "scoring_script")
     }
     return {
-        "settings": {**places, **settings},
+        "settings": {**places, **settings, "redrive": spec.redrive and asdict(spec.redrive)},
         "variables": {name: hash_of(value) for name, value in variables.items()},
         "packages": sorted(spec.packages),
         "environment": spec.hashes.get("environment", ""),

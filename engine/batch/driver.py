@@ -54,6 +54,7 @@ from inferay.engine.batch.messages import (
 from inferay.engine.batch.pool import Events, Pool, SettingsOf
 from inferay.engine.batch.progress import ProgressWriter
 from inferay.engine.batch.publish import assemble, publish_partial
+from inferay.engine.batch.redrive import PLAN, make_plan, present, read_plan
 from inferay.engine.batch.spec import JobSpec
 from inferay.engine.batch.store import LocalStore, Store, is_full
 from inferay.engine.batch.units import Unit
@@ -143,6 +144,7 @@ class Driver:
     _looked_s: float = 0.0
     _pool: Pool | None = None
     _columns: ColumnsSoFar = field(default_factory=ColumnsSoFar)
+    _listing: Listing = field(default_factory=Listing)
 
     def run(self) -> Result:
         """Run the job to its end; blocks.
@@ -233,7 +235,7 @@ class Driver:
             check_unchanged(
                 self.spec, epoch_facts(store)["began"],
                 ManifestReader(store, sealed).units() if sealed else (),
-                self._list()[1] if sealed else (),
+                self._listed(store, sealed) if sealed else (),
             )
         except InferayError as error:
             is_over = self.epoch is not None and outputs.is_published(output, self.spec.name)
@@ -245,8 +247,7 @@ class Driver:
         if store.exists(SEAL):
             seal = read_seal(store)
         else:
-            root, units = self._list()
-            batches = plan(self._not_stopped(store, units), self.spec.settings.mini_batch_size)
+            root, batches = self._plan(store)
             seal = write_manifest(store, batches, root=root, epoch=epoch)
             links = self._listing.links_skipped
         if seal.units == 0:
@@ -257,9 +258,22 @@ class Driver:
             )
         return seal
 
+    def _plan(self, store: Store) -> tuple[str, Iterator[list[Unit]]]:
+        if self.spec.redrive is not None:
+            planned, root, batches = make_plan(self.spec.redrive)
+            store.replace(PLAN, planned.to_bytes())
+            return root, batches
+        root, units = self._list()
+        return root, plan(self._not_stopped(store, units), self.spec.settings.mini_batch_size)
+
     def _list(self) -> tuple[str, Iterator[Unit]]:
-        self._listing = Listing()
         return list_input(self.spec.input, self.spec.input_type, self._listing)
+
+    def _listed(self, store: Store, seal: Seal) -> Iterator[Unit]:
+        """Return the input as it is now: of a redrive, only the items that it has."""
+        if self.spec.redrive is not None:
+            return present(seal.root, ManifestReader(store, seal).units())
+        return self._list()[1]
 
     def _not_stopped(self, store: Store, units: Iterator[Unit]) -> Iterator[Unit]:
         for number, unit in enumerate(units):
@@ -276,6 +290,9 @@ class Driver:
             items_of=lambda index: len(manifest.mini_batch(index)),
             script=self.spec.scoring_script,
         )
+        old = read_plan(store)
+        if old is not None and old.is_merged:   # the new rows have to fit to the old ones
+            self._columns.take_old(old.job, [kept.columns for kept in old.layout.kept])
         for record in valid_records(store):
             dispatcher.replay(record)
             self._columns.take(record)
@@ -421,6 +438,7 @@ class Driver:
             environment_variables=settings.environment_variables,
             logging_level=settings.logging_level, output_action=settings.output_action,
             output_file_name=settings.output_file_name,
+            commits_singly=spec.redrive is not None and spec.redrive.merge,
             timeout_s=settings.timeout_s, threads=spec.workers.threads, packages=spec.packages,
         )
 

@@ -233,6 +233,7 @@ class WorkerSettings:
         logging_level: `INFO`, `WARNING` or `DEBUG`.
         output_action: `append_row` or `summary_only`.
         output_file_name: Its ending is the format of the rows.
+        commits_singly: Whether each mini-batch has a committed range of its own.
         timeout_s: For one call of `run()`.
         threads: What thread pools (OMP, MKL, …) are set to.
         packages: Packages that the environment declares, for a better error.
@@ -251,6 +252,7 @@ class WorkerSettings:
     logging_level: str = "INFO"
     output_action: str = "append_row"
     output_file_name: str = "predictions.csv"
+    commits_singly: bool = False
     timeout_s: float = 30.0
     threads: int = 1
     packages: tuple[str, ...] = ()

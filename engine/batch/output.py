@@ -105,9 +105,16 @@ def publish_rows(
         Conflict: The name is taken by other content.
         JobError: The rows do not fit into one table.
     """
-    columns = columns_of(records, is_lenient=is_partial)
     put_name = name + PARTIAL if is_partial else name
-    return _put(output, put_name, lambda: final_bytes(name, _segments(store, records), columns))
+    return put(output, put_name, lambda: row_bytes(store, records, name, is_partial=is_partial))
+
+
+def row_bytes(
+    store: Store, records: Iterable[Record], name: str, *, is_partial: bool = False
+) -> Iterator[bytes]:
+    """Return the bytes of the file `name` of these records' rows; see `publish_rows`."""
+    columns = columns_of(records, is_lenient=is_partial)
+    return final_bytes(name, segments(store, records), columns)
 
 
 def publish_files(store: Store, records: Iterable[Record], output: Store) -> list[Published]:
@@ -142,19 +149,22 @@ def publish_files(store: Store, records: Iterable[Record], output: Store) -> lis
     return published
 
 
-def error_lines(records: Iterable[Record], manifest: ManifestReader) -> Iterator[bytes]:
+def error_lines(
+    records: Iterable[Record], manifest: ManifestReader,
+    number_of: Callable[[int], int] = lambda number: number,
+) -> Iterator[bytes]:
     """Yield the lines of `errors.jsonl`, in input order.
 
     An item that failed has a line of its own; a mini-batch with too few rows has one, with kind
-    `RowsMissing` and how many.
+    `RowsMissing` and how many. `number_of` is what a mini-batch is called.
     """
     for record in records:
         for failure in record["failures"]:
             units = manifest.mini_batch(failure["mb"])[slice(*failure["items"])]
             same = {
-                "version": VERSION, "mini_batch": failure["mb"], "attempts": failure["attempts"],
-                "kind": failure["kind"], "exception": failure["exception"],
-                "traceback": failure["traceback"],
+                "version": VERSION, "mini_batch": number_of(failure["mb"]),
+                "attempts": failure["attempts"], "kind": failure["kind"],
+                "exception": failure["exception"], "traceback": failure["traceback"],
             }
             if failure["kind"] == "RowsMissing":
                 items = [unit.describe() for unit in units]
@@ -166,7 +176,8 @@ def error_lines(records: Iterable[Record], manifest: ManifestReader) -> Iterator
 
 
 def publish_errors(
-    records: Iterable[Record], manifest: ManifestReader, output: Store
+    records: Iterable[Record], manifest: ManifestReader, output: Store,
+    number_of: Callable[[int], int] = lambda number: number,
 ) -> Published | None:
     """Publish `errors.jsonl` if any item failed.
 
@@ -175,10 +186,10 @@ def publish_errors(
     """
     if not any(record["failures"] for record in records):
         return None
-    return _put(output, ERRORS, lambda: error_lines(records, manifest))
+    return put(output, ERRORS, lambda: error_lines(records, manifest, number_of))
 
 
-def _segments(store: Store, records: Iterable[Record]) -> Iterator[bytes]:
+def segments(store: Store, records: Iterable[Record]) -> Iterator[bytes]:
     """Yield the records' rows; neighbouring ranges of one segment are read together."""
     segment, start, stop = "", 0, 0
     for record in records:
@@ -187,24 +198,54 @@ def _segments(store: Store, records: Iterable[Record]) -> Iterator[bytes]:
         if record["seg"] == segment and record["at"][0] == stop:
             stop = record["at"][1]
             continue
-        yield from _chunks(store, segment, start, stop)
+        yield from chunks(store, segment, start, stop)
         segment, (start, stop) = record["seg"], record["at"]
-    yield from _chunks(store, segment, start, stop)
+    yield from chunks(store, segment, start, stop)
 
 
-def _chunks(store: Store, name: str, start: int, stop: int) -> Iterator[bytes]:
+def chunks(store: Store, name: str, start: int, stop: int) -> Iterator[bytes]:
+    """Yield the bytes [start, stop) of a name.
+
+    Raises:
+        JobError: It ends before.
+    """
     while start < stop:
         chunk = store.read(name, start, min(stop, start + COPY_BYTES))
         if not chunk:
-            raise JobError(f"the segment {name} ends too early, at byte {start}", code="DataLost")
+            raise JobError(f"{name} ends too early, at byte {start}", code="DataLost")
         start += len(chunk)
         yield chunk
+
+
+def copy_file(old: Store, file: Published, output: Store, job: str) -> None:
+    """Publish a file of an earlier job's output as it is.
+
+    Raises:
+        JobError: It is not what that job published.
+        Conflict: The name is taken by other content.
+    """
+
+    def checked() -> Iterator[bytes]:
+        found = Published(file.name)
+        yield from _hashed(chunks(old, file.name, 0, file.size_bytes), found)
+        if found.sha256 != file.sha256:
+            raise FileNotFoundError(file.name)
+
+    try:
+        output.create_stream(file.name, checked())
+    except FileExistsError:
+        _check_same(output, file)
+    except (FileNotFoundError, JobError):
+        raise JobError(
+            f"'{file.name}' of job {job} is gone from its output, or was changed; put it back as "
+            "it was", code="OutputChanged", target=file.name,
+        ) from None
 
 
 def _unchanged(store: Store, file: dict[str, Any]) -> Iterator[bytes]:
     """Yield what a script's file had when its call of `run()` ended, which is what it must have."""
     digest = hashlib.sha256()
-    for chunk in _chunks(store, file["stored"], 0, file["size_bytes"]):
+    for chunk in chunks(store, file["stored"], 0, file["size_bytes"]):
         digest.update(chunk)
         yield chunk
     size_bytes = file["size_bytes"]
@@ -240,8 +281,12 @@ def _hashed(chunks: Iterator[bytes], published: Published) -> Iterator[bytes]:
     published.sha256 = digest.hexdigest()
 
 
-def _put(output: Store, name: str, chunks: Callable[[], Iterator[bytes]]) -> Published:
-    """Put the chunks under the name, or find them there."""
+def put(output: Store, name: str, chunks: Callable[[], Iterator[bytes]]) -> Published:
+    """Put the chunks under the name, or find them there; return size and checksum.
+
+    Raises:
+        Conflict: The name is taken by other content.
+    """
     published = Published(name)
     try:
         output.create_stream(name, _hashed(chunks(), published))
@@ -253,23 +298,12 @@ def _put(output: Store, name: str, chunks: Callable[[], Iterator[bytes]]) -> Pub
     return published
 
 
-def withdraw_rows(store: Store, records: Iterable[Record], output: Store, name: str) -> None:
-    """Remove the assembled rows if it is they that have the name; idempotent."""
-    if output.exists(name):
-        columns = columns_of(records)
-        _withdraw(output, name, final_bytes(name, _segments(store, records), columns))
-
-
-def withdraw_errors(records: Iterable[Record], manifest: ManifestReader, output: Store) -> None:
-    """Remove `errors.jsonl` if it is this job's; idempotent."""
-    _withdraw(output, ERRORS, error_lines(records, manifest))
-
-
-def _withdraw(output: Store, name: str, chunks: Iterator[bytes]) -> None:
+def withdraw(output: Store, name: str, chunks: Callable[[], Iterator[bytes]]) -> None:
+    """Remove the name if it has these bytes, and is so this job's; idempotent."""
     if not output.exists(name):
         return
     ours = Published(name)
-    for _ in _hashed(chunks, ours):
+    for _ in _hashed(chunks(), ours):
         pass
     try:
         _check_same(output, ours)

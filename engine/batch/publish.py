@@ -17,7 +17,9 @@ from inferay.engine.batch.formats.columns import to_json
 from inferay.engine.batch.formats.so_far import columns_of
 from inferay.engine.batch.journal import Record, check_newest, valid_records
 from inferay.engine.batch.manifest import ManifestReader, Seal, read_seal
+from inferay.engine.batch.merge import Merge
 from inferay.engine.batch.provenance import versions
+from inferay.engine.batch.redrive import check_old_rows, read_plan
 from inferay.engine.batch.spec import JobSpec
 from inferay.engine.batch.store import LocalStore, Store
 from inferay.errors import JobError
@@ -53,23 +55,37 @@ def assemble(
         close_files()
     check_newest(store, epoch)
     files = outputs.publish_files(store, records, output)
-    if spec.settings.output_action == "append_row":
-        files.append(outputs.publish_rows(store, records, output, name))
-    errors = outputs.publish_errors(records, ManifestReader(store, seal), output)
+    manifest = ManifestReader(store, seal)
+    found = {
+        "items": seal.units, "items_ok": counts.items_ok, "items_failed": counts.items_failed,
+        "mini_batches": seal.mini_batches, "rows": counts.rows,
+    }
+    has_rows = spec.settings.output_action == "append_row"
+    merge = _merge(spec, store, records)
+    if merge is None:
+        columns = columns_of(records)
+        if has_rows:
+            files.append(outputs.publish_rows(store, records, output, name))
+        errors = outputs.publish_errors(records, manifest, output)
+    else:
+        columns = merge.columns()
+        files = merge.publish_files(files, output)
+        if has_rows:
+            files.append(outputs.put(output, name, lambda: merge.row_bytes(name, columns)))
+        errors = outputs.publish_errors(records, manifest, output, merge.number_of)
+        found = merge.counts(found)
     check_newest(store, epoch)
     success = {
         "format": "inferay.success", "version": outputs.VERSION,
-        "counts": {
-            "items": seal.units, "items_ok": counts.items_ok, "items_failed": counts.items_failed,
-            "mini_batches": seal.mini_batches, "rows": counts.rows,
-        },
+        "counts": found,
         "files": [asdict(file) for file in files],
         "errors": asdict(errors) if errors else None,
         "hashes": {**spec.hashes, "manifest": seal.sha256},
         "assets": spec.assets,
-        "columns": to_json(columns_of(records)),
+        "columns": to_json(columns),
         "run": {
-            "job": spec.name, "input": spec.input, **run_facts, "versions": versions(spec.packages),
+            "job": spec.name, "redrive_of": spec.redrive and spec.redrive.job,
+            "input": spec.input, **run_facts, "versions": versions(spec.packages),
         },
     }
     try:
@@ -91,8 +107,26 @@ def publish_partial(spec: JobSpec) -> None:
         output.remove(rows + outputs.PARTIAL)
         outputs.publish_rows(store, records, output, rows, is_partial=True)
     if any(record["k"] == "sealed" for record in valid_records(store)):
-        outputs.withdraw_rows(store, records, output, rows)
-        outputs.withdraw_errors(records, ManifestReader(store, read_seal(store)), output)
+        merge = _merge(spec, store, records)
+        outputs.withdraw(output, rows, lambda: (
+            merge.row_bytes(rows, merge.columns()) if merge
+            else outputs.row_bytes(store, records, rows)
+        ))
+        manifest = ManifestReader(store, read_seal(store))
+        outputs.withdraw(output, outputs.ERRORS, lambda: (
+            outputs.error_lines(records, manifest, merge.number_of) if merge
+            else outputs.error_lines(records, manifest)
+        ))
+
+
+def _merge(spec: JobSpec, store: Store, records: Iterable[Record]) -> Merge | None:
+    """Return what merges the old job's output, which is checked to be as it was, or None."""
+    plan = read_plan(store)
+    if spec.redrive is None or plan is None or not plan.is_merged:
+        return None
+    old = LocalStore(Path(spec.redrive.output))
+    check_old_rows(plan, old)
+    return Merge(plan, store, records, old)
 
 
 def _check_reserved(records: Iterable[Record], name: str) -> None:

@@ -149,7 +149,8 @@ class Scorer:
         """Add a mini-batch to the current run, or to a new one where it has to have its own."""
         columns = self._columns_with(scored.encoded)
         missing = scored.rows_missing
-        if missing or columns is None:
+        is_alone = bool(missing) or self._settings.commits_singly
+        if is_alone or columns is None:
             self._end_run(index)
         if self._current is None:
             start = self._segment.end
@@ -160,8 +161,9 @@ class Scorer:
         run.items += scored.items
         run.files.extend(scored.files)
         self._segment.keep(self._encoder.write(scored.encoded))
-        if missing:   # its rows are replaced as a whole when the job is redriven
+        if missing:
             run.missing.append((index, scored.items, missing))
+        if is_alone:   # a redrive replaces its rows as a whole, or puts them into the old ones
             self._end_run(index + 1)
 
     def _columns_with(self, encoded: Encoded) -> Columns | None:

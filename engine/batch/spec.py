@@ -54,6 +54,25 @@ class WorkerSpec:
 
 
 @dataclass(frozen=True)
+class Redrive:
+    """Which published job the failed items are of.
+
+    Attributes:
+        job: Its name.
+        work: Absolute path of its folder of manifest and journal.
+        output: Absolute path of its output.
+        rows: Name of its rows there, or "" for `summary_only`.
+        merge: Whether the new output is the complete one, or that of these items alone.
+    """
+
+    job: str
+    work: str
+    output: str
+    rows: str
+    merge: bool = False
+
+
+@dataclass(frozen=True)
 class JobSpec:
     """One batch job, resolved.
 
@@ -71,6 +90,7 @@ class JobSpec:
         workers: How many, and what they ask for.
         packages: Packages that the environment declares.
         hashes: Of model, code, environment and settings, for provenance.
+        redrive: Whose failed items are scored; None: the whole input is.
         assets: Which registered versions they are, by `code`, `model` and `environment`.
     """
 
@@ -88,6 +108,7 @@ class JobSpec:
     packages: tuple[str, ...] = ()
     hashes: dict[str, str] = field(default_factory=dict)
     assets: dict[str, str] = field(default_factory=dict)
+    redrive: Redrive | None = None
 
     def to_bytes(self) -> bytes:
         """Return the spec as it is stored."""
@@ -108,6 +129,7 @@ class JobSpec:
                 "settings": JobSettings(**values.get("settings", {})),
                 "workers": WorkerSpec(**values.get("workers", {})),
                 "packages": tuple(values.get("packages", ())),
+                "redrive": Redrive(**values["redrive"]) if values.get("redrive") else None,
             })
         except TypeError as error:
             raise InvalidInput(f"this is no job spec: {error}") from None

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from inferay.engine.batch.formats.arrow_types import conform, row_bytes, to_arrow
-from inferay.engine.batch.formats.columns import Columns
+from inferay.engine.batch.formats.arrow_types import canonical, conform, row_bytes, to_arrow
+from inferay.engine.batch.formats.columns import Columns, Type
 from inferay.engine.batch.formats.parquet import Sink
 from inferay.engine.batch.formats.sources import FILE, ROW
 from inferay.errors import JobError
@@ -38,11 +38,14 @@ def parquet_bytes(chunks: Iterator[bytes], columns: Columns) -> Iterator[bytes]:
         chunks: The rows' bytes as `ParquetEncoder` wrote them, in order.
         columns: Of all rows together.
     """
-    columns = tuple(sorted(columns or _EMPTY, key=_place))
-    schema = pa.schema([pa.field(name, to_arrow(kind)) for name, kind in columns])
+    return parquet_of(stored_batches(chunks, columns), columns)
+
+
+def parquet_of(batches: Iterator[pa.RecordBatch], columns: Columns) -> Iterator[bytes]:
+    """Yield the file of rows that have these columns, a row group at a time."""
     sink = Sink()
-    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
-        for group in _groups(_conformed(chunks, columns, schema)):
+    with pq.ParquetWriter(sink, _schema(columns), compression="zstd") as writer:
+        for group in _groups(batches):
             writer.write_table(group, row_group_size=max(1, group.num_rows))
             yield sink.take()
     yield sink.take()
@@ -53,21 +56,50 @@ def _place(column: tuple[str, Any]) -> int:
     return {ROW: -1, FILE: 1}.get(column[0], 0)
 
 
-def _conformed(
-    chunks: Iterator[bytes], columns: Columns, schema: pa.Schema
-) -> Iterator[pa.RecordBatch]:
+def stored_batches(chunks: Iterator[bytes], columns: Columns) -> Iterator[pa.RecordBatch]:
+    """Yield the rows that `ParquetEncoder` wrote, with the columns of all rows."""
+    kinds, schema = dict(columns or _EMPTY), _schema(columns)
     file = io.BufferedReader(_Joined(chunks), _READ_BYTES)
     while file.peek(1):
         for batch in pa.ipc.open_stream(file):
-            found = dict(zip(batch.schema.names, batch.columns, strict=True))
-            arrays = [
-                _conform(name, found.get(name, pa.nulls(batch.num_rows)), kind)
-                for name, kind in columns
-            ]
-            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+            yield _conformed(batch, kinds, schema)
 
 
-def _conform(name: str, array: pa.Array, kind: Any) -> pa.Array:
+class RowsOf:
+    """The rows of a Parquet file, front to back, with the columns of all rows."""
+
+    def __init__(self, file: Any, columns: Columns) -> None:
+        self._kinds, self._schema = dict(columns or _EMPTY), _schema(columns)
+        self._batches = pq.ParquetFile(file).iter_batches()
+        self._rest: pa.RecordBatch | None = None
+
+    def take(self, rows: int) -> Iterator[pa.RecordBatch]:
+        """Yield the next so many rows."""
+        while rows:
+            batch = self._rest or next(self._batches)
+            taken = batch.slice(0, rows)
+            arrays = [canonical(array)[0] for array in taken.columns]
+            taken = pa.RecordBatch.from_arrays(arrays, taken.schema.names)
+            yield _conformed(taken, self._kinds, self._schema)
+            self._rest = batch.slice(rows) if batch.num_rows > rows else None
+            rows -= taken.num_rows
+
+
+def _schema(columns: Columns) -> pa.Schema:
+    ordered = sorted(columns or _EMPTY, key=_place)
+    return pa.schema([pa.field(name, to_arrow(kind)) for name, kind in ordered])
+
+
+def _conformed(batch: pa.RecordBatch, kinds: dict[str, Type], schema: pa.Schema) -> pa.RecordBatch:
+    found = dict(zip(batch.schema.names, batch.columns, strict=True))
+    arrays = [
+        _conform(name, found.get(name, pa.nulls(batch.num_rows)), kinds[name])
+        for name in schema.names
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _conform(name: str, array: pa.Array, kind: Type) -> pa.Array:
     try:
         return conform(array, kind)
     except pa.ArrowInvalid as error:   # a time that the finer unit of other rows cannot hold

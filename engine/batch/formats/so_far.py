@@ -23,6 +23,13 @@ class ColumnsSoFar:
         self._seen: dict[str, dict[str, Any]] = {}
         self._taken: set[str] = set()
 
+    def take_old(self, job: str, columns: Iterable[Columns]) -> None:
+        """Take in the columns of another job's rows, which fit together."""
+        for one in columns:
+            self._columns = union(self._columns, one)
+        for name, _ in self._columns:
+            self._seen[name] = {"job": job}
+
     def take(self, record: dict[str, Any]) -> None:
         """Take in the columns of a record.
 
@@ -64,5 +71,7 @@ def columns_of(records: Iterable[dict[str, Any]], *, is_lenient: bool = False) -
 
 
 def _name(record: dict[str, Any]) -> str:
+    if "job" in record:
+        return f"job {record['job']}"
     first, stop = record["r"][:2]
     return f"mini-batch {first}" if stop == first + 1 else f"mini-batches {first} to {stop - 1}"
