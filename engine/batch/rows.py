@@ -48,7 +48,9 @@ def to_rows(result: Any, *, is_text_wanted: bool) -> tuple[int, bytes]:
         result = result.tolist()
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(result, numpy.ndarray) and result.ndim > 0:
-        result = list(result)   # not tolist(), which gives a float32 digits that it does not have
+        # tolist() is fast, but gives a float32 digits that it does not have.
+        is_exact = result.dtype.kind in "iub" or result.dtype == float
+        result = result.tolist() if is_exact and result.ndim == 1 else list(result)
     if not isinstance(result, (list, tuple, Iterator)):
         raise no_rows(result)
     return _item_rows(result, is_text_wanted)
@@ -70,8 +72,10 @@ def _frame_text(frame: Any) -> bytes:
 def _item_rows(items: Iterable[Any], is_text_wanted: bool) -> tuple[int, bytes]:
     if not is_text_wanted:
         return sum(1 for _ in items), b""
-    if isinstance(items, list) and (text := _plain_lines(items)) is not None:
-        return len(items), text
+    if isinstance(items, list):
+        text = _plain_lines(items) or _number_lines(items)
+        if text:
+            return len(items), text
     out = io.StringIO(newline="")
     writer = csv.writer(out, delimiter=SEPARATOR, lineterminator="\n")
     count = 0
@@ -97,6 +101,13 @@ def _plain_lines(items: list[Any]) -> bytes | None:
     if text.count("\n") != max(0, len(items) - 1) or "\r" in text:
         return None
     return (text + "\n").encode("utf-8", "surrogateescape") if items else b""
+
+
+def _number_lines(items: list[Any]) -> bytes | None:
+    """Return the text of rows that are all plain numbers, as models predict them, or None."""
+    if not set(map(type, items)) <= {int, float, bool}:
+        return None
+    return "".join(f"{item}\n" for item in items).encode()
 
 
 def _line(text: str) -> str:

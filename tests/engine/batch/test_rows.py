@@ -139,6 +139,15 @@ def test_rows_that_only_count_have_no_text(result: Any) -> None:
     assert to_rows(result, is_text_wanted=False) == (2, b"")
 
 
+@given(
+    st.lists(st.integers(-2**63, 2**63 - 1)) | st.lists(st.floats()) | st.lists(st.booleans()),
+)
+def test_an_array_of_numbers_has_the_text_of_its_items(numbers: list[Any]) -> None:
+    array = np.array(numbers, dtype=type(numbers[0]) if numbers else int)
+    assert text_of(array) == "".join(f"{number}\n" for number in array)
+    assert text_of(array.astype("float32")) == "".join(f"{n}\n" for n in array.astype("float32"))
+
+
 def test_a_generator_that_raises_raises() -> None:
     def rows() -> Iterator[str]:
         yield "a"
