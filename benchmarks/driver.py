@@ -82,6 +82,9 @@ class InstantPool:
     def kill(self, slot: int) -> None:
         raise NotImplementedError
 
+    def release(self, slot: int) -> None:
+        """Nothing is held."""
+
     def waiting_for(self) -> str | None:
         return None
 
@@ -122,6 +125,9 @@ class TimedPool:
 
     def kill(self, slot: int) -> None:
         raise NotImplementedError
+
+    def release(self, slot: int) -> None:
+        """Nothing is held."""
 
     def waiting_for(self) -> str | None:
         return None
