@@ -20,11 +20,12 @@ from inferay.engine.batch.spec import JobSettings, WorkerSpec
 def spec_of(job: Job) -> JobSpec:
     """Return the job as the engine takes it."""
     settings = JobSettings(mini_batch_size=job.mini_batch_size)
+    model = f"{job.model_dir}/model.joblib" if job.model_dir else ""
     return JobSpec(
         name="bench", input=job.input,
         input_type="uri_folder" if job.kind == "files" else "uri_file",
         output=f"{job.output}/rows", work=f"{job.output}/work", logs=f"{job.output}/logs",
-        code=str(SCRIPTS), scoring_script=f"{job.script}.py", model=job.model_dir and f"{job.model_dir}/model.joblib",
+        code=str(SCRIPTS), scoring_script=f"{job.script}.py", model=model,
         settings=settings, workers=WorkerSpec(count=2),
     )
 
