@@ -22,15 +22,16 @@ from inferay.engine.batch.changes import check_unchanged, facts_of
 from inferay.engine.batch.dispatch import Counts, Dispatcher
 from inferay.engine.batch.formats.so_far import ColumnsSoFar
 from inferay.engine.batch.journal import (
-    JournalWriter,
     Record,
     SupersededError,
     check_newest,
     claim,
     epoch_facts,
     epochs,
+    journal_of,
     valid_records,
 )
+from inferay.engine.batch.journal_writer import JournalWriter
 from inferay.engine.batch.listing import Listing, list_input
 from inferay.engine.batch.logs import write_logs
 from inferay.engine.batch.manifest import (
@@ -166,6 +167,7 @@ class Driver:
         writer = JournalWriter(
             log, on_durable=lambda group: None,
             on_error=lambda error: self._events.put(JournalFailed(error)),
+            gather_s=journal_of(store).gather_s,
         )
         dispatcher: Dispatcher | None = None
         try:

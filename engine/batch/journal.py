@@ -1,29 +1,32 @@
 """The journal: which mini-batches are done, and where their rows are. It alone decides.
 
-A journal per epoch, `journal/<epoch>`, created create-only: creating it claims the epoch. It is a
-sequence of records, each framed by its length and checksum, so that a torn tail ends the valid
-prefix. The first record names, for every earlier epoch, the length of the prefix that counts: what
-an older driver adds later never counts.
+A sequence of records, each framed by its length and checksum; its first one, of each epoch, is the
+claim of that epoch. How it is kept depends on the store:
+
+Where there are logs (local disk), a journal per epoch, `journal/<epoch>`, created create-only:
+creating it claims the epoch. A torn tail ends its valid prefix. The first record names, for every
+earlier epoch, the length of the prefix that counts: what an older driver adds later never counts.
+
+On an object store, one sequence for all epochs, `journal/000000000001` and so on, each object a
+group of records, put create-only. A claim is the next object, so an older driver's next write meets
+a name that is taken, and it stops. Objects are whole or not there: nothing is ever torn.
 
     {"k": "epoch",  "epoch": 2, "prefixes": {"1": 4711}, "manifest": …, "spec": …}
     {"k": "commit", "r": [first, stop(, item, item)], "seg": name, "at": [start, stop],
-     "rows": n, "ok": items, "failures": […], "files": […](, "columns": […])}
+     "rows": n, "ok": items, "failures": […], "files": […]}
     {"k": "sealed", "by": 2}
 """
 
 from __future__ import annotations
 
 import json
-import queue
 import struct
-import threading
-import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
-from inferay.engine.batch.store import Log, Store
+from inferay.engine.batch.store import Log, LogStore, Store, has_logs
 from inferay.errors import InferayError
 
 VERSION = 1
@@ -31,16 +34,14 @@ Record = dict[str, Any]
 
 _FRAME = struct.Struct("<II")
 
-#: A group commit waits for at most this long, and for at most so many records.
-GROUP_WAIT_S = 0.05
-GROUP_RECORDS = 256
-
 #: A record larger than this is no record but a torn frame: one receipt stays far below it.
 RECORD_BYTES_MAX = 64 << 20
 
-
 #: Bytes of a journal that are read at once: a long job's whole journal would fill the memory.
 READ_BYTES = 256 << 10
+
+#: Where the journal lies in the job's store.
+FOLDER = "journal/"
 
 
 class SupersededError(InferayError):
@@ -111,41 +112,58 @@ def _is_damaged(data: bytes) -> bool:
     return not 0 < size <= RECORD_BYTES_MAX or len(data) >= _FRAME.size + size
 
 
+class Journal(Protocol):
+    """A job's journal, in whichever way its store keeps it.
+
+    Attributes:
+        gather_s: How long it pays to wait for more records before a group is written.
+    """
+
+    gather_s: float
+
+    def epochs(self) -> list[int]:
+        """Return the epochs that were claimed, in order."""
+
+    def facts(self) -> Record:
+        """Return the first epoch's own record, or nothing if no epoch was claimed."""
+
+    def records(self) -> Iterator[Record]:
+        """Yield the records that count, of all epochs in order, without the epoch records."""
+
+    def claim(self, facts: dict[str, Any], epoch: int | None) -> tuple[int, Log]:
+        """Claim the next epoch, or the given one; return it, open for its records.
+
+        Raises:
+            SupersededError: Another driver has claimed that epoch, or a later one.
+        """
+
+
+def journal_of(store: Store) -> Journal:
+    """Return the journal of a job's store."""
+    return FileJournal(store) if has_logs(store) else ObjectJournal(store)
+
+
 def epochs(store: Store) -> list[int]:
     """Return the epochs that were claimed, in order."""
-    return sorted(int(name.removeprefix("journal/")) for name in store.names("journal/"))
+    return journal_of(store).epochs()
 
 
 def epoch_facts(store: Store) -> Record:
     """Return the first epoch's own record, or nothing if no epoch was claimed."""
-    claimed = epochs(store)
-    return _first_record(store, claimed[0]) if claimed else {}
-
-
-def _first_record(store: Store, epoch: int) -> Record:
-    return next((record for record, _ in read_records(store, name_of(epoch))), {})
+    return journal_of(store).facts()
 
 
 def valid_records(store: Store) -> Iterator[Record]:
-    """Yield the records that count, of all epochs in order, without the epoch records."""
-    claimed = epochs(store)
-    if not claimed:
-        return
-    prefixes = _first_record(store, claimed[-1])["prefixes"]
-    for epoch in claimed:
-        # One that was claimed too late to be named there counts for nothing.
-        stop = None if epoch == claimed[-1] else prefixes.get(str(epoch), 0)
-        for record, _ in islice(read_records(store, name_of(epoch), stop), 1, None):
-            yield record
+    """Yield the records that count, of all epochs in order, without the epoch records.
 
-
-def name_of(epoch: int) -> str:
-    """Return the name of an epoch's journal."""
-    return f"journal/{epoch}"
+    Raises:
+        InferayError: An object of the journal is missing or damaged.
+    """
+    return journal_of(store).records()
 
 
 def claim(store: Store, facts: dict[str, Any], *, epoch: int | None = None) -> tuple[int, Log]:
-    """Claim the next epoch (or the given one) and return it with its open journal.
+    """Claim the next epoch (or the given one) and return it, open for its records.
 
     Args:
         store: The job's store.
@@ -155,25 +173,197 @@ def claim(store: Store, facts: dict[str, Any], *, epoch: int | None = None) -> t
     Raises:
         SupersededError: Another driver has claimed that epoch, or a later one.
     """
-    claimed = epochs(store)
-    number = (claimed[-1] if claimed else 0) + 1 if epoch is None else epoch
+    return journal_of(store).claim(facts, epoch)
+
+
+class FileJournal:
+    """A journal that is a file per epoch."""
+
+    #: A file's records are on disk in a millisecond, in groups of what came meanwhile.
+    gather_s = 0.0
+
+    def __init__(self, store: LogStore) -> None:
+        self._store = store
+
+    def epochs(self) -> list[int]:
+        """See `Journal.epochs`."""
+        return sorted(int(name.removeprefix(FOLDER)) for name in self._store.names(FOLDER))
+
+    def facts(self) -> Record:
+        """See `Journal.facts`."""
+        claimed = self.epochs()
+        return self._first(claimed[0]) if claimed else {}
+
+    def records(self) -> Iterator[Record]:
+        """See `Journal.records`; a file is read in pieces."""
+        claimed = self.epochs()
+        if not claimed:
+            return
+        prefixes = self._first(claimed[-1])["prefixes"]
+        for epoch in claimed:
+            # One that was claimed too late to be named there counts for nothing.
+            stop = None if epoch == claimed[-1] else prefixes.get(str(epoch), 0)
+            for record, _ in islice(self._read(epoch, stop), 1, None):
+                yield record
+
+    def claim(self, facts: dict[str, Any], epoch: int | None) -> tuple[int, Log]:
+        """See `Journal.claim`."""
+        claimed = self.epochs()
+        number = _next_epoch(claimed, epoch)
+        prefixes: dict[str, int] = {}
+        if claimed:
+            newest = claimed[-1]
+            length = max(end for _, end in self._read(newest))
+            prefixes = {**self._first(newest)["prefixes"], str(newest): length}
+        try:
+            log = self._store.create_log(
+                name_of(number), encode(_epoch_record(number, facts, prefixes=prefixes))
+            )
+        except FileExistsError:
+            raise superseded(number, number) from None
+        try:
+            check_newest(self._store, number)
+        except SupersededError:
+            log.close()
+            raise
+        return number, log
+
+    def _first(self, epoch: int) -> Record:
+        return next((record for record, _ in self._read(epoch)), {})
+
+    def _read(self, epoch: int, stop: int | None = None) -> Iterator[tuple[Record, int]]:
+        return read_records(self._store, name_of(epoch), stop)
+
+
+class ObjectJournal:
+    """A journal that is a sequence of objects, one for all epochs."""
+
+    #: Each group is a request, and nobody waits for it but the job's end: a few per second do.
+    gather_s = 0.3
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def epochs(self) -> list[int]:
+        """See `Journal.epochs`."""
+        count = self._count()
+        if not count:
+            return []
+        head = self._group(count, self._store.read(object_name(count)))[0]
+        if head["k"] == "group":
+            head = self._group(head["of"], self._store.read(object_name(head["of"])))[0]
+        return [*(int(epoch) for epoch in head["claims"]), head["epoch"]]
+
+    def facts(self) -> Record:
+        """See `Journal.facts`."""
+        if not self._count():
+            return {}
+        return self._group(1, self._store.read(object_name(1)))[0]
+
+    def records(self) -> Iterator[Record]:
+        """See `Journal.records`; a few objects are held at a time."""
+        count = self._count()
+        names = ((object_name(number), 0, None) for number in range(1, count + 1))
+        for number, data in enumerate(self._store.read_each(names), 1):
+            yield from self._group(number, data)[1:]
+
+    def claim(self, facts: dict[str, Any], epoch: int | None) -> tuple[int, Log]:
+        """See `Journal.claim`: the older driver may write once more while this one looks."""
+        claimed, at = self.epochs(), self._count() + 1
+        number = _next_epoch(claimed, epoch)
+        claims = self._claims(at - 1)
+        record = encode(_epoch_record(number, facts, claims=claims))
+        while True:
+            try:
+                self._store.create(object_name(at), record)
+            except FileExistsError:
+                head = self._group(at, self._store.read(object_name(at)))[0]
+                if head["k"] == "epoch":
+                    raise superseded(number, head["epoch"]) from None
+                at += 1
+            else:
+                return number, ObjectLog(self._store, number, at)
+
+    def _claims(self, last: int) -> dict[str, int]:
+        """Return which object claimed which epoch, up to and with object `last`."""
+        if not last:
+            return {}
+        head = self._group(last, self._store.read(object_name(last)))[0]
+        at = head["of"] if head["k"] == "group" else last
+        record = self._group(at, self._store.read(object_name(at)))[0]
+        return {**record["claims"], str(record["epoch"]): at}
+
+    def _count(self) -> int:
+        """Return how many objects there are.
+
+        Raises:
+            InferayError: One in the middle is missing.
+        """
+        names = self._store.names(FOLDER)
+        for number, name in enumerate(names, 1):
+            if name != object_name(number):
+                raise _damaged(object_name(number), "is missing")
+        return len(names)
+
+    def _group(self, number: int, data: bytes) -> list[Record]:
+        records, length = decode(data)
+        if not records or length != len(data):
+            raise _damaged(object_name(number), "is damaged: its checksum is wrong")
+        return records
+
+
+class ObjectLog:
+    """One epoch's writer of the sequence of objects."""
+
+    def __init__(self, store: Store, epoch: int, claimed_at: int) -> None:
+        self._store = store
+        self._epoch = epoch
+        self._head = encode({"k": "group", "of": claimed_at})
+        self._last = claimed_at
+
+    def append(self, data: bytes) -> None:
+        """See `Log.append`.
+
+        Raises:
+            SupersededError: A newer driver has the job.
+        """
+        try:
+            self._store.create(object_name(self._last + 1), self._head + data)
+        except FileExistsError:
+            raise superseded(self._epoch, self._epoch + 1) from None
+        self._last += 1
+
+    def close(self) -> None:
+        """See `Log.close`."""
+
+
+def name_of(epoch: int) -> str:
+    """Return the name of an epoch's journal, where each has one."""
+    return f"{FOLDER}{epoch}"
+
+
+def object_name(number: int) -> str:
+    """Return the name of an object of the sequence."""
+    return f"{FOLDER}{number:012d}"
+
+
+def _next_epoch(claimed: list[int], wanted: int | None) -> int:
+    number = (claimed[-1] if claimed else 0) + 1 if wanted is None else wanted
     if claimed and claimed[-1] >= number:
         raise superseded(number, claimed[-1])
-    prefixes: dict[str, int] = {}
-    if claimed:
-        length = max(end for _, end in read_records(store, name_of(claimed[-1])))
-        prefixes = {**_first_record(store, claimed[-1])["prefixes"], str(claimed[-1]): length}
-    first = {"k": "epoch", "version": VERSION, "epoch": number, "prefixes": prefixes, **facts}
-    try:
-        log = store.create_log(name_of(number), encode(first))
-    except FileExistsError:
-        raise superseded(number, number) from None
-    try:
-        check_newest(store, number)
-    except SupersededError:
-        log.close()
-        raise
-    return number, log
+    return number
+
+
+def _epoch_record(number: int, facts: dict[str, Any], **more: dict[str, int]) -> Record:
+    return {"k": "epoch", "version": VERSION, "epoch": number, **more, **facts}
+
+
+def _damaged(name: str, what: str) -> InferayError:
+    return InferayError(
+        f"the journal's object {name} {what}; what the job has done cannot be known, so it cannot "
+        "go on: invoke the endpoint again",
+        code="JournalDamaged", target=name,
+    )
 
 
 def check_newest(store: Store, epoch: int) -> None:
@@ -192,57 +382,3 @@ def superseded(epoch: int, newest: int) -> SupersededError:
     return SupersededError(
         f"driver of epoch {epoch} stops: a newer one has claimed epoch {newest} of this job"
     )
-
-
-class JournalWriter:
-    """Appends records in groups, from a thread of its own, and says when they are durable.
-
-    A group ends after `GROUP_WAIT_S` or `GROUP_RECORDS` records, or at once when nothing else
-    waits. Not more than one group is written at a time; order is kept.
-    """
-
-    def __init__(
-        self, log: Log, *, on_durable: Callable[[list[Record]], None],
-        on_error: Callable[[Exception], None],
-    ) -> None:
-        self._log = log
-        self._on_durable = on_durable
-        self._on_error = on_error
-        self._queue: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
-        self._thread.start()
-
-    def append(self, record: Record) -> None:
-        """Hand in a record; returns at once."""
-        self._queue.put(record)
-
-    def close(self) -> None:
-        """Write what was handed in, then stop; blocks until durable; idempotent."""
-        self._queue.put(None)
-        self._thread.join()
-        self._log.close()
-
-    def _write(self) -> None:
-        while (record := self._queue.get()) is not None:
-            group, is_last = self._gather(record)
-            try:
-                self._log.append(b"".join(map(encode, group)))
-            except Exception as error:   # told to the driver, which fails the job with it
-                self._on_error(error)
-                return
-            self._on_durable(group)
-            if is_last:
-                return
-
-    def _gather(self, first: Record) -> tuple[list[Record], bool]:
-        group = [first]
-        until = time.monotonic() + GROUP_WAIT_S
-        while len(group) < GROUP_RECORDS and time.monotonic() < until:
-            try:
-                record = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if record is None:
-                return group, True
-            group.append(record)
-        return group, False

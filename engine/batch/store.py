@@ -1,7 +1,7 @@
 """Named bytes with create-only put: what manifest, journal, segments and output are kept in.
 
-Covers local disk and memory. An object store has the same contract: `create` is a conditional put,
-and a log is a sequence of create-only numbered objects, which `read` joins.
+Covers local disk and memory; `object_store` has S3. Where `can_append` is False, there are no logs:
+what would be one is a sequence of create-only objects.
 
 Nothing here knows what the bytes mean.
 """
@@ -13,9 +13,15 @@ import errno
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeGuard
+
+from inferay.engine.storage import Access, is_remote, open_filesystem, redacted
+from inferay.errors import InvalidInput
+
+#: (name, first byte, one past the last or None for the end).
+ByteRange = tuple[str, int, int | None]
 
 
 class Log(Protocol):
@@ -29,7 +35,13 @@ class Log(Protocol):
 
 
 class Store(Protocol):
-    """Named bytes. Names are relative paths with `/`; all calls block until durable."""
+    """Named bytes. Names are relative paths with `/`; all calls block until durable.
+
+    Attributes:
+        can_append: Whether there are logs (`has_logs`).
+    """
+
+    can_append: bool
 
     def create(self, name: str, data: bytes) -> None:
         """Put the bytes under a name that is free, whole or not at all.
@@ -41,8 +53,15 @@ class Store(Protocol):
     def replace(self, name: str, data: bytes) -> None:
         """Put the bytes under the name, whole or not at all, whatever was there."""
 
-    def create_stream(self, name: str, chunks: Iterable[bytes]) -> None:
+    def create_stream(
+        self, name: str, chunks: Iterable[bytes], size_bytes: int | None = None
+    ) -> None:
         """Put the joined chunks under a name that is free, whole or not at all.
+
+        Args:
+            name: Of the whole.
+            chunks: Taken as they are needed; few are held.
+            size_bytes: Of all chunks together, where it is known.
 
         Raises:
             FileExistsError: The name is taken; it was not changed.
@@ -55,6 +74,15 @@ class Store(Protocol):
             FileNotFoundError: Nothing has that name.
         """
 
+    def read_each(self, ranges: Iterable[ByteRange]) -> Iterator[bytes]:
+        """Yield the bytes of each range, in order; a few of the next ones are read ahead.
+
+        So a range has to be small enough that a dozen of them fit in memory.
+
+        Raises:
+            FileNotFoundError: Nothing has one of the names.
+        """
+
     def exists(self, name: str) -> bool:
         """Return whether something has that name."""
 
@@ -64,6 +92,13 @@ class Store(Protocol):
     def names(self, prefix: str) -> list[str]:
         """Return the names that start with the prefix, in bytewise order."""
 
+    def delete(self, prefix: str) -> None:
+        """Delete every name below the folder `prefix`; idempotent."""
+
+
+class LogStore(Store, Protocol):
+    """A store that has logs."""
+
     def create_log(self, name: str, first: bytes) -> Log:
         """Create a log that begins with these bytes, whole or not at all.
 
@@ -71,12 +106,16 @@ class Store(Protocol):
             FileExistsError: The name is taken; it was not changed.
         """
 
-    def delete(self, prefix: str) -> None:
-        """Delete every name below the folder `prefix`; idempotent."""
+
+def has_logs(store: Store) -> TypeGuard[LogStore]:
+    """Return whether the store has logs."""
+    return store.can_append
 
 
 class LocalStore:
     """A store in a folder of a local (or mounted) file system."""
+
+    can_append = True
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -93,7 +132,9 @@ class LocalStore:
         """See `Store.replace`: written aside, fsynced, renamed."""
         self._publish(name, (data,), os.replace)
 
-    def create_stream(self, name: str, chunks: Iterable[bytes]) -> None:
+    def create_stream(
+        self, name: str, chunks: Iterable[bytes], size_bytes: int | None = None
+    ) -> None:
         """See `Store.create_stream`."""
         self._publish(name, chunks, os.link)
 
@@ -102,6 +143,10 @@ class LocalStore:
         with open(self.path(name), "rb") as file:
             file.seek(start)
             return file.read(-1 if stop is None else max(0, stop - start))
+
+    def read_each(self, ranges: Iterable[ByteRange]) -> Iterator[bytes]:
+        """See `Store.read_each`; the disk reads ahead by itself."""
+        return (self.read(*wanted) for wanted in ranges)
 
     def names(self, prefix: str) -> list[str]:
         """See `Store.names`; hidden files, which writes in progress leave, are not names."""
@@ -170,9 +215,14 @@ class LocalLog:
 
 
 class MemoryStore:
-    """A store in memory, for tests of the protocol; it forgets everything with the process."""
+    """A store in memory, for tests of the protocol; it forgets everything with the process.
 
-    def __init__(self) -> None:
+    Args:
+        can_append: False: it has no logs, as an object store.
+    """
+
+    def __init__(self, *, can_append: bool = True) -> None:
+        self.can_append = can_append
         self._bytes: dict[str, bytearray] = {}
         self._lock = threading.Lock()
 
@@ -188,7 +238,9 @@ class MemoryStore:
         with self._lock:
             self._bytes[name] = bytearray(data)
 
-    def create_stream(self, name: str, chunks: Iterable[bytes]) -> None:
+    def create_stream(
+        self, name: str, chunks: Iterable[bytes], size_bytes: int | None = None
+    ) -> None:
         """See `Store.create_stream`."""
         self.create(name, b"".join(chunks))
 
@@ -208,6 +260,10 @@ class MemoryStore:
             if name not in self._bytes:
                 raise FileNotFoundError(name)
             return bytes(self._bytes[name][start:stop])
+
+    def read_each(self, ranges: Iterable[ByteRange]) -> Iterator[bytes]:
+        """See `Store.read_each`."""
+        return (self.read(*wanted) for wanted in ranges)
 
     def names(self, prefix: str) -> list[str]:
         """See `Store.names`."""
@@ -238,6 +294,24 @@ class MemoryLog:
 
     def close(self) -> None:
         """See `Log.close`."""
+
+
+def open_store(place: str, access: Access) -> Store:
+    """Return the store in a local folder, or below an `s3://` URI; nothing is sent or made.
+
+    Raises:
+        InvalidInput: The place is of another scheme.
+    """
+    if not is_remote(place):
+        return LocalStore(Path(place))
+    if not place.startswith("s3://"):
+        raise InvalidInput(
+            f"{redacted(place)}: nothing can be written there; give a local path or s3://BUCKET/KEY",
+            target=redacted(place),
+        )
+    from inferay.engine.batch.object_store import ObjectStore  # only for those who use it
+
+    return ObjectStore(*open_filesystem(place, access))
 
 
 def is_full(error: BaseException) -> bool:

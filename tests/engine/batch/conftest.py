@@ -24,6 +24,9 @@ from inferay.engine.batch.store import LocalStore
 from inferay.engine.batch.units import Unit
 from tests.engine.batch.workers import Watched
 
+#: Processes that live as long as the session.
+SERVERS = ("ceph-mon", "ceph-osd", "radosgw")
+
 #: A script that gives a row per file: its name and its content.
 ECHO = """
     import os
@@ -45,7 +48,8 @@ def _nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     yield
     until_s = time.monotonic() + 5
     while time.monotonic() < until_s:
-        children = psutil.Process().children(recursive=True)
+        children = [child for child in psutil.Process().children(recursive=True)
+                    if child.name() not in SERVERS]
         left = [path.name for path in temp.glob("inferay-*")]
         if not children and not left:
             return

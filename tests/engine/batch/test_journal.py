@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import json
+import contextlib
 import struct
 import threading
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,19 +12,20 @@ from hypothesis import strategies as st
 
 from inferay.engine.batch import journal as journals
 from inferay.engine.batch.journal import (
-    JournalWriter,
     Record,
     SupersededError,
     check_newest,
     claim,
     decode,
     encode,
+    epoch_facts,
     epochs,
     read_records,
     valid_records,
 )
-from inferay.engine.batch.store import LocalStore, MemoryStore, Store
+from inferay.engine.batch.store import LocalStore, Log, MemoryStore, Store, open_store
 from inferay.errors import InferayError
+from tests.radosgw import Bucket
 
 records = st.lists(st.dictionaries(
     st.text(max_size=5), st.none() | st.integers() | st.text(max_size=20) | st.booleans(),
@@ -34,9 +33,29 @@ records = st.lists(st.dictionaries(
 ), max_size=8)
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "objects", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "s3":
+        bucket: Bucket = request.getfixturevalue("bucket")
+        return open_store(f"{bucket.uri}/job", bucket.access)
+    if request.param == "local":
+        return LocalStore(tmp_path / "store")
+    return MemoryStore(can_append=request.param == "memory")
+
+
+@pytest.fixture(params=["local", "memory"])
+def files(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """A store whose journal is a file per epoch."""
     return LocalStore(tmp_path / "store") if request.param == "local" else MemoryStore()
+
+
+@pytest.fixture(params=["objects", "s3"])
+def objects(request: pytest.FixtureRequest) -> Store:
+    """A store whose journal is one sequence of objects."""
+    if request.param == "objects":
+        return MemoryStore(can_append=False)
+    bucket: Bucket = request.getfixturevalue("bucket")
+    return open_store(f"{bucket.uri}/job", bucket.access)
 
 
 def commit(first: int) -> Record:
@@ -130,8 +149,8 @@ def test_the_first_claim_is_epoch_one_and_the_next_follow(store: Store) -> None:
         log.close()
         assert number == expected
     assert epochs(store) == [1, 2, 3]
-    first, _ = decode(store.read("journal/1"))
-    assert first == [{"k": "epoch", "version": 1, "epoch": 1, "prefixes": {}, "spec": "s"}]
+    found = epoch_facts(store)
+    assert (found["version"], found["epoch"], found["spec"]) == (1, 1, "s")
 
 
 def test_epochs_are_in_the_order_of_numbers(store: Store) -> None:
@@ -143,10 +162,10 @@ def test_epochs_are_in_the_order_of_numbers(store: Store) -> None:
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_an_epoch_that_is_claimed_or_older_is_refused(store: Store, epoch: int) -> None:
     claim(store, {}, epoch=2)[1].close()
-    before = store.read("journal/2")
+    before = {name: store.read(name) for name in store.names("")}
     with pytest.raises(SupersededError, match=f"epoch {epoch} stops.*epoch 2"):
         claim(store, {}, epoch=epoch)
-    assert store.read("journal/2") == before
+    assert {name: store.read(name) for name in store.names("")} == before
     assert epochs(store) == [2]
 
 
@@ -173,60 +192,66 @@ def test_of_drivers_at_once_exactly_one_gets_the_epoch(store: Store) -> None:
     assert (got, len(refused)) == ([1], 5)
 
 
+def try_to_add(log: Log, record: Record) -> None:
+    """Add a record as an older driver, which a store may refuse."""
+    with contextlib.suppress(SupersededError):
+        log.append(encode(record))
+
+
 def test_what_an_older_driver_adds_later_never_counts(store: Store) -> None:
     _, old = claim(store, {})
     old.append(encode(commit(0)))
     _, new = claim(store, {})
-    old.append(encode(commit(1)))
+    try_to_add(old, commit(1))
     new.append(encode(commit(2)))
-    old.append(encode(commit(3)))
+    try_to_add(old, commit(3))
     assert list(valid_records(store)) == [commit(0), commit(2)]
     claim(store, {})[1].close()
-    old.append(encode(commit(4)))
-    new.append(encode(commit(5)))
+    try_to_add(old, commit(4))
+    try_to_add(new, commit(5))
     assert list(valid_records(store)) == [commit(0), commit(2)]
     old.close()
     new.close()
 
 
-def test_a_torn_tail_stays_out_when_its_rest_is_written_later(store: Store) -> None:
-    _, old = claim(store, {})
+def test_a_torn_tail_stays_out_when_its_rest_is_written_later(files: Store) -> None:
+    _, old = claim(files, {})
     frame = encode(commit(1))
     old.append(encode(commit(0)) + frame[:9])
-    claim(store, {})[1].close()
+    claim(files, {})[1].close()
     old.append(frame[9:])
     old.close()
-    assert list(valid_records(store)) == [commit(0)]
+    assert list(valid_records(files)) == [commit(0)]
 
 
-def test_a_damaged_record_in_the_middle_ends_its_epoch_only(store: Store) -> None:
-    claim(store, {})[1].close()
-    write(store, 1, commit(0))
-    start = len(store.read("journal/1"))
-    write(store, 1, commit(1), commit(2))
-    data = bytearray(store.read("journal/1"))
+def test_a_damaged_record_in_the_middle_ends_its_epoch_only(files: Store) -> None:
+    claim(files, {})[1].close()
+    write(files, 1, commit(0))
+    start = len(files.read("journal/1"))
+    write(files, 1, commit(1), commit(2))
+    data = bytearray(files.read("journal/1"))
     data[start + 12] ^= 1
-    store.replace("journal/1", bytes(data))
-    claim(store, {})[1].close()
-    write(store, 2, commit(3))
-    assert list(valid_records(store)) == [commit(0), commit(3)]
+    files.replace("journal/1", bytes(data))
+    claim(files, {})[1].close()
+    write(files, 2, commit(3))
+    assert list(valid_records(files)) == [commit(0), commit(3)]
 
 
-def test_an_epoch_that_the_newest_did_not_know_counts_for_nothing(store: Store) -> None:
+def test_an_epoch_that_the_newest_did_not_know_counts_for_nothing(files: Store) -> None:
     """Two drivers that were told their epochs may claim them in the wrong order."""
-    _, first = claim(store, {}, epoch=1)
+    _, first = claim(files, {}, epoch=1)
     first.append(encode(commit(0)))
     first.close()
     two = MemoryStore()
-    for name in store.names(""):
-        two.create(name, store.read(name))
+    for name in files.names(""):
+        two.create(name, files.read(name))
     claim(two, {}, epoch=2)[1].close()   # has listed the journals before epoch 3 was there
-    claim(store, {}, epoch=3)[1].close()
-    write(store, 3, commit(3))
-    store.create("journal/2", two.read("journal/2") + encode(commit(2)))
-    assert list(valid_records(store)) == [commit(0), commit(3)]
-    claim(store, {})[1].close()
-    assert list(valid_records(store)) == [commit(0), commit(3)]
+    claim(files, {}, epoch=3)[1].close()
+    write(files, 3, commit(3))
+    files.create("journal/2", two.read("journal/2") + encode(commit(2)))
+    assert list(valid_records(files)) == [commit(0), commit(3)]
+    claim(files, {})[1].close()
+    assert list(valid_records(files)) == [commit(0), commit(3)]
 
 
 class LateStore(MemoryStore):
@@ -260,100 +285,129 @@ def test_no_journal_has_no_records(store: Store) -> None:
     assert epochs(store) == []
 
 
-# -- the writer
+# -- a sequence of objects
 
 
-class HeldLog:
-    """A log whose appends wait until they are let go."""
-
-    def __init__(self) -> None:
-        self.groups: list[list[Record]] = []
-        self.closed = 0
-        self.is_writing = threading.Event()
-        self.go = threading.Semaphore(0)
-        self.error: OSError | None = None
-
-    def append(self, data: bytes) -> None:
-        self.is_writing.set()
-        assert self.go.acquire(timeout=10)
-        if self.error:
-            raise self.error
-        self.groups.append(decode(data)[0])
-
-    def close(self) -> None:
-        self.closed += 1
+def test_an_older_drivers_next_record_stops_it(objects: Store) -> None:
+    _, old = claim(objects, {})
+    old.append(encode(commit(0)))
+    claim(objects, {})[1].close()
+    for _ in range(2):
+        with pytest.raises(SupersededError, match=r"epoch 1 stops"):
+            old.append(encode(commit(1)))
+    assert list(valid_records(objects)) == [commit(0)]
 
 
-def make_writer(log: Any) -> tuple[JournalWriter, list[Record], list[Exception]]:
-    durable: list[Record] = []
-    errors: list[Exception] = []
-    return JournalWriter(log, on_durable=durable.extend, on_error=errors.append), durable, errors
+def test_each_group_and_each_claim_is_one_object_of_the_sequence(objects: Store) -> None:
+    _, log = claim(objects, {})
+    log.append(encode(commit(0)) + encode(commit(1)))
+    _, log = claim(objects, {})
+    log.append(encode(commit(2)))
+    assert objects.names("journal/") == [f"journal/{number:012d}" for number in (1, 2, 3, 4)]
+    assert list(valid_records(objects)) == [commit(0), commit(1), commit(2)]
 
 
-def test_records_are_written_in_order_and_durable_at_close(store: Store) -> None:
+class BusyStore(MemoryStore):
+    """A store in which the older driver writes just before a claim does."""
+
+    log: Log | None = None
+
+    def create(self, name: str, data: bytes) -> None:
+        log, self.log = self.log, None
+        if log:
+            log.append(encode(commit(1)))
+        super().create(name, data)
+
+
+def test_a_claim_that_meets_the_older_drivers_last_record_takes_the_next_object() -> None:
+    busy = BusyStore(can_append=False)
+    _, old = claim(busy, {})
+    busy.log = old
+    number, new = claim(busy, {})
+    assert number == 2
+    with pytest.raises(SupersededError):
+        old.append(encode(commit(2)))
+    new.append(encode(commit(3)))
+    assert list(valid_records(busy)) == [commit(1), commit(3)]
+    assert claim(busy, {})[0] == 3
+    assert epochs(busy) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+@pytest.mark.parametrize("damage", ["cut", "changed", "emptied"])
+def test_a_damaged_object_is_named(number: int, damage: str) -> None:
+    store = MemoryStore(can_append=False)
     _, log = claim(store, {})
-    writer, durable, errors = make_writer(log)
-    wanted = [commit(number) for number in range(1000)]
-    for record in wanted:
-        writer.append(record)
-    writer.close()
-    assert list(valid_records(store)) == wanted == durable
-    assert errors == []
+    log.append(encode(commit(0)))
+    _, log = claim(store, {})
+    log.append(encode(commit(1)))
+    name = f"journal/{number:012d}"
+    data = bytearray(store.read(name))
+    data[-3] ^= 1
+    store.replace(name, {"cut": bytes(data[:-1]), "changed": bytes(data), "emptied": b""}[damage])
+    with pytest.raises(InferayError, match=f"{name} is damaged") as caught:
+        list(valid_records(store))
+    assert caught.value.code == "JournalDamaged"
 
 
-def test_what_waits_while_a_group_is_written_becomes_one_group(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(journals, "GROUP_RECORDS", 5)
-    monkeypatch.setattr(journals, "GROUP_WAIT_S", 60.0)
-    log = HeldLog()
-    writer, durable, _ = make_writer(log)
-    writer.append(commit(0))
-    assert log.is_writing.wait(10)
-    for number in range(1, 13):
-        writer.append(commit(number))
-    assert durable == []
-    log.go.release(100)
-    writer.close()
-    sizes = [len(group) for group in log.groups]
-    assert sum(sizes) == 13
-    assert max(sizes) <= 5
-    assert len(sizes) <= 4 + 1
-    assert durable == [commit(number) for number in range(13)]
+def test_a_missing_object_is_named(objects: Store) -> None:
+    _, log = claim(objects, {})
+    for number in range(3):
+        log.append(encode(commit(number)))
+    objects.remove("journal/000000000003")
+    for use in (epochs, lambda store: list(valid_records(store)), lambda store: claim(store, {})):
+        with pytest.raises(InferayError, match="journal/000000000003 is missing"):
+            use(objects)
 
 
-def test_a_failed_write_is_reported_once_and_nothing_follows_it(
-    wait_for: Callable[..., None],
-) -> None:
-    log = HeldLog()
-    log.error = OSError(28, "No space left on device")
-    log.go.release(100)
-    writer, durable, errors = make_writer(log)
-    writer.append(commit(0))
-    wait_for(lambda: errors)
-    log.error = None
-    writer.append(commit(1))   # must not be written behind a torn record
-    writer.close()
-    assert len(errors) == 1
-    assert (durable, log.groups) == ([], [])
+@pytest.mark.parametrize("crash", range(12))
+def test_drivers_that_crash_anywhere_lose_no_durable_record_and_double_none(crash: int) -> None:
+    """Each driver writes until the store fails at its n-th call, before or after it took effect."""
+    for is_carried_out in (False, True):
+        store = FailingStore(crash, is_carried_out)
+        durable: list[int] = []
+        written = 0
+        for _ in range(20):
+            store.arm()
+            try:
+                _, log = claim(store, {})
+                for _ in range(3):
+                    written += 1
+                    log.append(encode(commit(written)))
+                    durable.append(written)
+            except OSError:
+                continue
+        store.left = None
+        found = [record["r"][0] for record in valid_records(store)]
+        assert found == sorted(set(found))
+        assert set(durable) <= set(found)
 
 
-def test_a_record_that_cannot_be_written_as_json_is_reported() -> None:
-    log = HeldLog()
-    log.go.release(100)
-    writer, durable, errors = make_writer(log)
-    writer.append({"k": object()})
-    writer.close()
-    assert len(errors) == 1
-    assert durable == []
+class FailingStore(MemoryStore):
+    """A store without logs whose n-th call fails, for each time that it is armed."""
 
+    def __init__(self, fails_at: int, is_carried_out: bool) -> None:
+        super().__init__(can_append=False)
+        self._fails_at, self._is_carried_out = fails_at, is_carried_out
+        self.left: int | None = None
 
-def test_closing_twice_is_closing_once_more() -> None:
-    log = HeldLog()
-    log.go.release(100)
-    writer, durable, _ = make_writer(log)
-    writer.append(commit(0))
-    writer.close()
-    writer.close()
-    assert durable == [commit(0)]
-    assert json.dumps(log.groups) == json.dumps([[commit(0)]])
+    def arm(self) -> None:
+        self.left = self._fails_at
+
+    def create(self, name: str, data: bytes) -> None:
+        if not self._is_now():
+            return super().create(name, data)
+        if self._is_carried_out:
+            super().create(name, data)
+        raise OSError("crash")
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
+        if self._is_now():
+            raise OSError("crash")
+        return super().read(name, start, stop)
+
+    def _is_now(self) -> bool:
+        if self.left is None:
+            return False
+        self.left -= 1
+        return self.left == -1
