@@ -163,8 +163,11 @@ class Scorer:
         self._segment.keep(self._encoder.write(scored.encoded))
         if missing:
             run.missing.append((index, scored.items, missing))
-        if is_alone:   # a redrive replaces its rows as a whole, or puts them into the old ones
+        # One that is alone: a redrive replaces its rows as a whole, or puts them into the old ones.
+        if is_alone or self._segment.is_full:
             self._end_run(index + 1)
+        if self._segment.is_full:
+            self._segment.flush()
 
     def _columns_with(self, encoded: Encoded) -> Columns | None:
         """Return the current run's columns with these, or None if they do not fit together."""

@@ -73,14 +73,32 @@ def test_no_rows_are_durable_once_those_before_are(store: SlowStore) -> None:
     segment.close()
 
 
-def test_many_rows_are_written_before_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segments, "BUFFER_BYTES_MAX", 4)
+def test_a_segment_says_when_its_rows_have_to_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "BUFFER_BYTES_MAX", 8)
     store = MemoryStore()
     segment = Segment(store, "a")
-    for _ in range(100):
-        segment.keep(b"row\n")
+    segment.keep(b"row\n")
+    assert not segment.is_full
+    segment.keep(b"row\n")
+    assert segment.is_full
+    segment.flush()
+    assert not segment.is_full
     segment.flush().result(10)
-    assert store.read("a") == b"row\n" * 100
+    assert store.read("a") == b"row\n" * 2
+    segment.close()
+
+
+def test_without_logs_what_is_written_at_once_is_a_segment_of_its_own() -> None:
+    store = MemoryStore(can_append=False)
+    segment = Segment(store, "a.rows")
+    places = []
+    for rows in (b"one\n", b"", b"two\nthree\n"):
+        start = segment.end
+        segment.keep(rows)
+        places.append((segment.name, start, segment.end))
+        segment.flush().result(10)
+    assert [store.read(*place) for place in places[::2]] == [b"one\n", b"two\nthree\n"]
+    assert store.names("") == ["a.rows-000000", "a.rows-000001"]
     segment.close()
 
 
