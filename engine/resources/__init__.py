@@ -49,7 +49,13 @@ from inferay.engine.resources.rest_bodies import (
     ModelVersionBody,
 )
 from inferay.engine.resources.rest_infrastructure import ComputeBody, DatastoreBody
-from inferay.engine.resources.rest_jobs import BatchJobBody, BatchJobProperties, JobInput, JobOutput
+from inferay.engine.resources.rest_jobs import (
+    BatchJobBody,
+    BatchJobProperties,
+    JobInput,
+    JobOutput,
+    RedriveBody,
+)
 from inferay.engine.resources.yaml_source import YamlDocument, read_yaml
 
 __all__ = [
@@ -88,6 +94,7 @@ __all__ = [
     "Loaded",
     "Model",
     "ModelVersionBody",
+    "RedriveBody",
     "Reference",
     "Resources",
     "RetrySettings",

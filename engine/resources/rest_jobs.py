@@ -114,3 +114,17 @@ class BatchJobBody(Body):
     """A batch invocation."""
 
     properties: BatchJobProperties
+
+
+class RedriveBody(Body):
+    """A redrive of a job.
+
+    Attributes:
+        merge: Whether the output is the old job's with the failed items, or these alone.
+        deployment_name: The deployment whose code scores them; by default the old job's.
+        properties: What differs from the old job's invocation.
+    """
+
+    merge: bool = False
+    deployment_name: Name | None = None
+    properties: BatchJobProperties = Field(default_factory=BatchJobProperties)

@@ -32,7 +32,35 @@ def test_verify_tells_an_output_that_was_changed(deployed: Inferay) -> None:
     assert said.err == f"error: job {name}: 1 of 7 checks failed: output/predictions.csv\n"
 
 
-@pytest.mark.parametrize("command", ["verify"])
+def test_redrive_scores_what_failed_and_merges_it(deployed: Inferay, project: Path) -> None:
+    script = project / "src" / "score.py"
+    fixed = script.read_text()
+    script.write_text(fixed.replace(
+        "def run(mini_batch):\n", "def run(mini_batch):\n"
+        "    if any(path.endswith('3.txt') for path in mini_batch):\n        raise ValueError\n"
+    ))
+    create = ("batch-deployment", "create", "-f", "deployment.yml", "-e", "digits", "-n", "green")
+    assert deployed(*create).code == 0
+    name, output = invoke(deployed, "-d", "green")
+    assert len((output / "predictions.csv").read_text().splitlines()) == 9
+    script.write_text(fixed)
+    assert deployed(*create).code == 0
+    setting = "settings.retry_settings.max_retries=2"
+    said = deployed("job", "redrive", "-n", name, "--merge", "--set", setting)
+    assert said.code == 0, said.err
+    new = said.json["name"]   # type: ignore[index]
+    assert deployed("job", "stream", "-n", new).code == 0
+    shown = deployed("job", "show", "-n", new).json
+    assert shown["redrive_of"] == name   # type: ignore[index]
+    rows = Path(shown["outputs"]["score"]["path"], "predictions.csv")   # type: ignore[index]
+    assert rows.read_text() == "".join(f"{number}.txt\n" for number in range(10))
+    assert deployed("job", "verify", "-n", new).code == 0
+    assert deployed("job", "redrive", "-n", new).err == (
+        f"error: no item of job {new} failed: there is nothing to redrive\n"
+    )
+
+
+@pytest.mark.parametrize("command", ["verify", "redrive"])
 def test_a_job_that_is_not_there_is_not_found(inferay: Inferay, command: str) -> None:
     said = inferay("job", command, "-n", "nothing")
     assert (said.code, "there is no job 'nothing'" in said.err) == (3, True)

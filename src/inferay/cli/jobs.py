@@ -7,7 +7,7 @@ from typing import Any
 
 from inferay.cli.connection import connect
 from inferay.cli.output import show
-from inferay.cli.parser import Groups
+from inferay.cli.parser import Groups, add_set, warn
 from inferay.errors import JobError
 
 
@@ -30,6 +30,14 @@ def add(groups: Groups) -> None:
             command.add_argument("-p", "--download-path", default=".")
             command.add_argument("--output-name", help="score: the job's output")
             command.add_argument("--all", action="store_true", help="output and logs")
+    redrive = job.command("redrive", _redrive, "score a job's failed items anew, in a new job")
+    redrive.add_argument("-n", "--name", required=True)
+    redrive.add_argument("--merge", action="store_true",
+                         help="write the complete output: the job's rows, and the new ones")
+    redrive.add_argument("-d", "--deployment-name", help="by default the job's")
+    redrive.add_argument("--output-path", help="a folder, or azureml://datastores/…")
+    redrive.add_argument("--job-name", help="of the new job")
+    add_set(redrive)
     listing = job.command("list", _list, "list jobs, newest first")
     listing.add_argument("-r", "--max-results", type=int, default=50)
     listing.add_argument("--all-results", action="store_true")
@@ -54,6 +62,17 @@ def _cancel(options: argparse.Namespace) -> Any:
 
 def _resume(options: argparse.Namespace) -> Any:
     return connect(options).jobs.get(options.name).resume().to_dict()
+
+
+def _redrive(options: argparse.Namespace) -> Any:
+    from inferay.client.overrides import job_settings
+
+    job = connect(options).jobs.get(options.name).redrive(
+        merge=options.merge, deployment_name=options.deployment_name, job_name=options.job_name,
+        output_path=options.output_path, settings=job_settings(options.set),
+    )
+    warn(options, job.notices)
+    return job.to_dict()
 
 
 def _verify(options: argparse.Namespace) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from inferay.client.http import Http
-from inferay.client.jobs import Job
+from inferay.client.jobs import Job, output_data
 from inferay.client.resources import Assets, Named, check_not_failed, upload, wait_for, wire
 from inferay.engine.resources import (
     BatchDeployment,
@@ -94,9 +94,7 @@ class BatchEndpoints(Named[BatchEndpoint]):
             "inputData": {"input": {"jobInputType": kind, "uri": uri}},
         }
         if output_path is not None:
-            where = str(output_path)
-            where = str(Path(where).absolute()) if is_local_path(where) else where
-            properties["outputData"] = {"score": {"jobOutputType": "UriFolder", "uri": where}}
+            properties["outputData"] = output_data(output_path)
         if mini_batch_size is not None:
             properties["miniBatchSize"] = mini_batch_size
         if instance_count is not None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import builtins
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import quote
 
 from inferay.client.http import Http
+from inferay.engine.resources import RedriveBody, is_local_path, parse_body
 from inferay.errors import Conflict, InvalidInput, JobError, NotFound, Unavailable
 
 FINAL = ("Completed", "Failed", "Canceled")
@@ -143,6 +145,38 @@ class Job:
         self._view = self._http.post(f"/v1/jobs/{quote(self.name)}/resume")
         return self
 
+    def redrive(
+        self, *, merge: bool = False, deployment_name: str | None = None,
+        job_name: str | None = None, output_path: str | Path | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Job:
+        """Score this job's failed items anew, in a new job; return that one at once.
+
+        The code is what the deployment has now; the input and all other settings are this job's.
+
+        Args:
+            merge: Let the new output be the complete one: this job's rows, and the new ones where
+                they belong. This job's own output stays as it is.
+            deployment_name: Another deployment of the same endpoint.
+            job_name: The new job's name; a repeat with the same content returns the same job.
+            output_path: A folder, or an `azureml://` path; by default the new job's own place.
+            settings: Other settings for the new job alone, as REST properties.
+
+        Raises:
+            Conflict: The job has not completed, or nothing of it failed.
+            InvalidInput: A setting is wrong, or the formats of a merge differ.
+        """
+        properties = dict(settings or {})
+        if output_path is not None:
+            properties["outputData"] = output_data(output_path)
+        if job_name is not None:
+            properties["name"] = job_name
+        body: dict[str, Any] = {"merge": merge, "properties": properties}
+        if deployment_name is not None:
+            body["deploymentName"] = deployment_name
+        parse_body(RedriveBody, body)
+        return Job(self._http, self._http.post(f"/v1/jobs/{quote(self.name)}/redrive", body))
+
     def verify(self) -> builtins.list[dict[str, str]]:
         """Derive every hash that the job recorded anew, and return the checks; blocks.
 
@@ -222,6 +256,7 @@ class Job:
                         for name, one in self._properties["outputs"].items()},
             "tags": self._properties["tags"],
             "properties": self._properties["properties"],
+            "redrive_of": self._properties.get("redriveOf"),
             "resumes": self._properties["resumes"],
             "creation_context": {"created_at": self._properties["startTime"]},
             "start_time": self._properties["startTime"],
@@ -273,6 +308,13 @@ class Jobs:
     ) -> builtins.list[Path]:
         """Download a job's files; see `Job.download`."""
         return self.get(name).download(download_path, output_name=output_name, everything=all)
+
+
+def output_data(path: str | Path) -> dict[str, Any]:
+    """Return the `outputData` of a folder, or of an `azureml://` path."""
+    where = str(path)
+    where = str(Path(where).absolute()) if is_local_path(where) else where
+    return {"score": {"jobOutputType": "UriFolder", "uri": where}}
 
 
 def _snake(word: str) -> str:

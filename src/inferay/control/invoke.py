@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from inferay.control.tables import Asset, Job
 from inferay.control.tokens import Principal
 from inferay.engine.batch.formats import check_format
 from inferay.engine.batch.output import check_free
-from inferay.engine.batch.spec import JobSettings, JobSpec, hash_of
+from inferay.engine.batch.spec import JobSettings, JobSpec, Redrive, hash_of
 from inferay.engine.batch.store import LocalStore
 from inferay.engine.resources import (
     BatchDeployment,
@@ -90,8 +90,6 @@ def invoke(
             "deployment_name=NAME",
             target="deploymentName",
         )
-    chosen = get_deployment(session, endpoint, wanted)
-    check_ready(chosen.state, f"deployment '{wanted}' of endpoint '{endpoint}'")
     if properties.environment_variables and who.role != "admin":
         raise NotAuthorized(   # PYTHONPATH alone would run their code
             f"the token '{who.name}' of role {who.role} may not set environment variables",
@@ -100,17 +98,43 @@ def invoke(
     request = {**body, "deployment": wanted, "endpoint": endpoint}
     known = session.get(Job, name)
     if known is not None:
-        return _repeat(known, request)
+        return repeat(known, request)
+    source = _input(context, session, who, properties)
+    return add_job(context, session, who, name, request, properties, source)
+
+
+def add_job(
+    context: Context, session: Session, who: Principal, name: str, request: dict[str, Any],
+    properties: BatchJobProperties, source: tuple[Path, str], redrive: Redrive | None = None,
+) -> Invoked:
+    """Add a job, whose name is free, in the caller's transaction.
+
+    Args:
+        context: The control plane's.
+        session: The caller's transaction.
+        who: Whose job it is.
+        name: The job's name.
+        request: What was asked for, with the endpoint and the deployment.
+        properties: The same, parsed.
+        source: Path of the input, and `uri_file` or `uri_folder`.
+        redrive: Whose failed items the job scores.
+
+    Raises:
+        As `invoke`.
+    """
+    endpoint, wanted = request["endpoint"], request["deployment"]
+    chosen = get_deployment(session, endpoint, wanted)
+    check_ready(chosen.state, f"deployment '{wanted}' of endpoint '{endpoint}'")
     entity = _effective(
         from_rest(BatchDeployment, wanted, {"properties": chosen.properties, "tags": chosen.tags},
                   endpoint_name=endpoint),
         properties,
     )
-    source, kind = _input(context, session, who, properties)
     output = _output(context, session, who, properties, name)
-    if output == source or output.is_relative_to(source):
+    if output == source[0] or output.is_relative_to(source[0]):
         raise InvalidInput(f"the output {output} lies in the input", target="outputData")
-    spec, notices = _spec(context, session, entity, name, (source, kind), output)
+    spec, notices = _spec(context, session, entity, name, source, output)
+    spec = replace(spec, redrive=redrive)
     check_format(spec.settings.output_file_name)
     check_free(LocalStore(output), spec.settings.output_file_name, str(output))
     live = session.scalar(select(Job).where(Job.output == str(output), Job.ended_at.is_(None)))
@@ -128,7 +152,12 @@ def invoke(
     return Invoked(job, True, notices)
 
 
-def _repeat(known: Job, request: dict[str, Any]) -> Invoked:
+def repeat(known: Job, request: dict[str, Any]) -> Invoked:
+    """Return the job of this name, which the same was asked of.
+
+    Raises:
+        Conflict: Something else was.
+    """
     if known.request != request:
         raise Conflict(
             f"the job name '{known.name}' is taken by an invocation with other content; choose "

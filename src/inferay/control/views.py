@@ -87,6 +87,7 @@ def job_view(row: Job, url: str) -> dict[str, Any]:
         "properties": body.get("properties", {}),
         "description": body.get("description"),
         "services": {"Studio": {"endpoint": f"{url}/v1/jobs/{row.name}"}},
+        "redriveOf": row.request.get("redriveOf"),
         "resumes": max(0, row.epoch - 1),
         "startTime": _time(row.created_at),
         "endTime": _time(row.ended_at),

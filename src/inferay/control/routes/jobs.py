@@ -15,13 +15,14 @@ from sqlalchemy import select
 from inferay.control import jobs as service
 from inferay.control.context import Context
 from inferay.control.endpoints import get_deployment, get_endpoint
-from inferay.control.invoke import invoke
+from inferay.control.invoke import Invoked, invoke
+from inferay.control.redrive import published_facts, redrive
 from inferay.control.routes.common import PAGE, Admin, Caller, Ctx, Json, Reader, body_of, settle
 from inferay.control.tables import Job, Operation
 from inferay.control.verification import check_verifiable, verification
 from inferay.control.views import job_view
 from inferay.engine.batch.output import ERRORS, PARTIAL, SUCCESS
-from inferay.engine.resources import BatchJobBody
+from inferay.engine.resources import BatchJobBody, RedriveBody
 from inferay.errors import NotFound
 from inferay.jobs.states import JobStatus
 
@@ -46,7 +47,13 @@ def post_job(
             context, session, who, endpoint, body, deployment=azureml_model_deployment,
             request_id=repeatability_request_id,
         )
-        name = invoked.job.name
+    return _invoked(context, invoked)
+
+
+def _invoked(context: Context, invoked: Invoked) -> Response:
+    """Return a job that was added, or found; waits a little for its start."""
+    name = invoked.job.name
+    with context.database.read() as session:
         operation = session.scalar(
             select(Operation).where(
                 Operation.target == f"jobs/{name}", Operation.status == "Running"
@@ -114,6 +121,15 @@ def resume_job(context: Ctx, who: Admin, name: str) -> dict[str, Any]:
         view = job_view(service.resume_job(context, session, name), context.url)
     context.wake.set()
     return view
+
+
+@router.post("/v1/jobs/{name}/redrive", openapi_extra=body_of(RedriveBody))
+def redrive_job(context: Ctx, who: Admin, name: str, body: Json) -> Response:
+    """Score the failed items of a completed job anew, in a new job."""
+    published = published_facts(context, name)
+    with context.database.write() as session:
+        invoked = redrive(context, session, who, name, body, published)
+    return _invoked(context, invoked)
 
 
 @router.get("/v1/jobs/{name}/verify")
