@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: install demo test lint bench lock
+.PHONY: install demo test lint bench chaos lock
 
 install: .venv/.installed
 
@@ -46,6 +46,13 @@ bench: .venv-bench/.installed
 	@.venv-bench/bin/python -m pip --disable-pip-version-check --quiet install \
 	  --no-deps --no-build-isolation -e .
 	@touch $@
+
+# Whole jobs under kills, checked byte by byte; parts of one commit add up in benchmarks/RESULTS.md.
+TRIALS := 100
+FROM := 0
+
+chaos: install
+	PYTHONPATH=. $(BIN)/python -m tests.chaos --trials $(TRIALS) --from $(FROM)
 
 # Pins what pyproject.toml asks for. Pins that still fit stay; UV_FLAGS=--upgrade renews all.
 lock: install

@@ -25,6 +25,7 @@ from inferay.engine.batch.pool import Events, LocalPool, SettingsOf
 from inferay.engine.batch.spec import JobSpec
 from inferay.engine.batch.store import LocalLog, LocalStore
 from inferay.errors import Conflict, JobError
+from tests.chaos.steps import crash, steps
 
 MakeSpec = Callable[..., JobSpec]
 RunJob = Callable[..., Result]
@@ -634,69 +635,7 @@ def test_killed_workers_lose_no_row_and_double_none(
     assert out(spec).decode().splitlines() == lines_of(60)
 
 
-# -- a crash, or a newer driver, at every step
-
-
-class Crash(BaseException):
-    """The end of the driver's process, as far as one process can play it."""
-
-
-class Steps:
-    """Counts what is written to disk, and does something at one of these steps."""
-
-    def __init__(self, at: int, when: str, what: Callable[[], None]) -> None:
-        self.at, self.when, self.what = at, when, what
-        self.count = 0
-        self.names: list[str] = []
-        self.is_dead = False
-        self.is_busy = False
-
-    def step(self, name: str, call: Callable[[], Any]) -> Any:
-        if self.is_busy:
-            return call()
-        if self.is_dead:
-            raise OSError("the process is dead") if name == "append" else Crash
-        if "progress.json" in name:
-            return call()
-        self.names.append(name)
-        self.count += 1
-        if self.count - 1 != self.at:
-            return call()
-        if self.when == "after":
-            call()
-        self.is_busy = True
-        try:
-            self.what()
-        except Crash:
-            self.is_dead = True
-            if name == "append":   # in the journal's thread
-                raise OSError("the process is dead") from None
-            raise
-        finally:
-            self.is_busy = False
-        return None if self.when == "after" else call()
-
-
-@contextmanager
-def steps(at: int, when: str, what: Callable[[], None]) -> Iterator[Steps]:
-    """Do something before or after the step number `at`."""
-    counted = Steps(at, when, what)
-    publish, remove, delete = LocalStore._publish, LocalStore.remove, LocalStore.delete
-    append = LocalLog.append
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LocalStore, "_publish", lambda self, name, *rest: counted.step(
-            f"put {name}", lambda: publish(self, name, *rest)
-        ))
-        patch.setattr(LocalStore, "remove", lambda self, name: counted.step(
-            f"remove {name}", lambda: remove(self, name)
-        ))
-        patch.setattr(LocalStore, "delete", lambda self, name: counted.step(
-            f"delete {name}", lambda: delete(self, name)
-        ))
-        patch.setattr(LocalLog, "append", lambda self, data: counted.step(
-            "append", lambda: append(self, data)
-        ))
-        yield counted
+# -- a newer driver (crashes at every step: tests/chaos)
 
 
 def eventful(paths: list[str], folder: Path) -> list[str]:
@@ -704,10 +643,6 @@ def eventful(paths: list[str], folder: Path) -> list[str]:
     if any("0004" in path for path in paths):
         raise ValueError("bad")
     return with_files(paths, folder)
-
-
-def crash() -> None:
-    raise Crash
 
 
 def few(make_spec: MakeSpec, name: str) -> JobSpec:
@@ -721,58 +656,6 @@ def outcome(spec: JobSpec, tree_of: Tree) -> Any:
     said = success(spec)
     del said["errors"]   # how many attempts there were may differ
     return tree, failed, said
-
-
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_a_driver_that_dies_at_any_step_is_followed_by_one_that_ends_the_same(
-    make_spec: MakeSpec, run_job: RunJob, inline: Inline, tree_of: Tree, when: str
-) -> None:
-    whole = few(make_spec, "whole")
-    with steps(-1, when, crash) as counted:
-        run_job(whole, inline(eventful))
-    expected = outcome(whole, tree_of)
-    assert any("_SUCCESS" in name for name in counted.names)
-    for at in range(counted.count + 2):
-        spec = few(make_spec, f"{when}-{at}")
-        with steps(at, when, crash) as dying:
-            try:
-                run_job(spec, inline(eventful))
-            except Crash:
-                pass
-            else:
-                assert not dying.is_dead
-        step = f"{when} step {at}, {dying.names[at] if at < len(dying.names) else 'none'}"
-        result = run_job(spec, inline(eventful))
-        assert (result.status, result.error) == ("Completed", None), step
-        assert outcome(spec, tree_of) == expected, step
-        assert listing(spec) == listing(whole), step
-
-
-def test_a_driver_that_a_newer_one_overtakes_at_any_step_changes_nothing_more(
-    make_spec: MakeSpec, run_job: RunJob, inline: Inline, tree_of: Tree
-) -> None:
-    whole = few(make_spec, "whole")
-    with steps(-1, "before", crash) as counted:
-        run_job(whole, inline(eventful))
-    expected = outcome(whole, tree_of)
-    first = next(at for at, name in enumerate(counted.names) if "journal/1" in name) + 1
-    stopped = 0
-    for at in range(first, counted.count + 1):
-        spec = few(make_spec, f"overtaken-{at}")
-
-        def overtake(spec: JobSpec = spec) -> None:
-            assert run_job(spec, inline(eventful)).status == "Completed"
-
-        with steps(at, "before", overtake) as overtaken:
-            step = f"before step {at}"
-            try:
-                result = run_job(spec, inline(eventful))
-                assert result.status == "Completed", step
-            except SupersededError:
-                stopped += 1
-        assert len(epochs(LocalStore(Path(spec.work)))) == (2 if at < overtaken.count else 1), step
-        assert outcome(spec, tree_of) == expected, step
-    assert stopped > 5
 
 
 def test_an_older_driver_cannot_claim_nor_publish(

@@ -1,0 +1,175 @@
+"""A driver that dies, or is overtaken, at any step of the commit protocol: alone and in pairs.
+
+In one process, without Ray. After each crash a new driver goes on, and at the end an independent
+checker looks at the output.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from inferay.engine.batch.driver import Driver
+from inferay.engine.batch.journal import SupersededError, epochs
+from inferay.engine.batch.spec import JobSettings, JobSpec, WorkerSpec
+from inferay.engine.batch.store import LocalStore
+from tests.chaos.checker import expected_row, faults, is_poison
+from tests.chaos.steps import WHEN, Crash, crash, steps
+from tests.engine.batch.conftest import InlinePool
+
+#: Steps that have to be among those enumerated: each part of the protocol.
+PROTOCOL = (
+    "create_log journal/1", "create manifest/e1-part", "create manifest/sealed",
+    "create_log segments/", "take 1", "append", "remove predictions.csv.partial",
+    "create_stream out/item-0.txt", "create_stream predictions.csv", "create_stream errors.jsonl",
+    "create _SUCCESS.json", "delete segments", "delete files", "create result/1.json",
+)
+
+
+def run(paths: list[str], folder: Path) -> list[str]:
+    """Give rows and files, and fail for a poison item."""
+    rows = []
+    for path in paths:
+        content = Path(path).read_bytes()
+        if is_poison(content):
+            raise ValueError("a poison item")
+        row = expected_row(os.path.basename(path), content).decode()
+        (folder / "out").mkdir(exist_ok=True)
+        (folder / "out" / f"{os.path.basename(path)}.txt").write_text(row)
+        rows.append(row.rstrip("\n"))
+    return rows
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
+    """A job in memory where the system has a place for that: thousands of drivers are run."""
+    memory = Path("/dev/shm")
+    folder = Path(tempfile.mkdtemp(prefix="crash-", dir=memory if memory.is_dir() else tmp_path))
+    (folder / "temp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder / "temp"))
+    yield Job(folder)
+    shutil.rmtree(folder)
+
+
+class Job:
+    """A small job with rows, files and a poison item; each `begin` is a new one."""
+
+    def __init__(self, root: Path) -> None:
+        self.items, self.code, self.place = root / "items", root / "code", root / "job"
+        self.items.mkdir()
+        self.code.mkdir()
+        (self.code / "score.py").write_text("")
+        for number in range(5):
+            content = b"poison" if number == 2 else b"%d" % number
+            (self.items / f"item-{number}").write_bytes(content)
+        self.spec = JobSpec(
+            name="job", input=str(self.items), input_type="uri_folder",
+            output=str(self.place / "output"), work=str(self.place / "work"),
+            logs=str(self.place / "logs"), code=str(self.code), scoring_script="score.py",
+            settings=JobSettings(mini_batch_size=2, max_retries=0), workers=WorkerSpec(count=1),
+        )
+
+    def begin(self) -> None:
+        """Forget what was done."""
+        shutil.rmtree(self.place, ignore_errors=True)
+
+    @contextmanager
+    def kept(self) -> Iterator[Callable[[], None]]:
+        """Keep what is on disk; gives a function that puts it there again."""
+        aside = self.place.with_name("kept")
+        self.place.mkdir(exist_ok=True)   # the driver may have died before it wrote anything
+        os.rename(self.place, aside)
+
+        def again() -> None:
+            self.begin()
+            shutil.copytree(aside, self.place)
+
+        yield again
+        shutil.rmtree(aside)
+
+    def drive(self) -> str:
+        """Run a driver to its end; return the job's state."""
+        return Driver(self.spec, partial(InlinePool, run=run)).run().status
+
+    def dies(self, at: int, when: str) -> list[str]:
+        """Run a driver that dies at a step; return its steps, fewer than `at` if it lived."""
+        with steps(at, when, crash) as dying:
+            try:
+                state = self.drive()
+                assert dying.is_dead or state == "Completed"
+            except Crash:
+                pass
+        return dying.names
+
+    def ends_exact(self, what: str) -> None:
+        """Run a driver to the end, and check the output."""
+        assert self.drive() == "Completed", what
+        assert faults(self.items, self.place / "output", "both") == [], what
+
+
+def test_the_steps_are_all_that_the_protocol_writes(job: Job) -> None:
+    names = job.dies(-1, "before")
+    for name in PROTOCOL:
+        assert any(found.startswith(name) for found in names), (name, names)
+
+
+@pytest.mark.parametrize("when", WHEN)
+def test_a_driver_that_dies_at_any_step_is_followed_by_one_that_ends_exact(
+    job: Job, when: str
+) -> None:
+    for at in itertools.count():
+        job.begin()
+        names = job.dies(at, when)
+        job.ends_exact(f"{when} step {at}, {names[-1]}")
+        if at >= len(names):   # it lived: there are no more steps
+            break
+    assert at > 20
+
+
+@pytest.mark.parametrize("when", ["before", "torn"])   # after one step is before the next one
+def test_two_drivers_that_die_at_any_two_steps_are_followed_by_one_that_ends_exact(
+    job: Job, when: str
+) -> None:
+    pairs = 0
+    for first in itertools.count():
+        job.begin()
+        names = job.dies(first, when)
+        if first >= len(names):
+            break
+        if when == "torn" and names[first] != "append":
+            continue
+        with job.kept() as again:
+            for second in itertools.count():
+                again()
+                others = job.dies(second, "before")
+                what = f"{when} step {first}, {names[-1]}; before step {second}, {others[-1]}"
+                job.ends_exact(what)
+                if second >= len(others):
+                    break
+                pairs += 1
+    assert pairs > (300 if when == "before" else 30)
+
+
+def test_a_driver_that_a_newer_one_overtakes_at_any_step_changes_nothing_more(job: Job) -> None:
+    names = job.dies(-1, "before")
+    claimed = next(at for at, name in enumerate(names) if "journal/1" in name)
+    stopped = 0
+    for at in range(claimed + 1, len(names)):
+        job.begin()
+        with steps(at, "before", partial(job.ends_exact, f"before step {at}")) as overtaken:
+            try:
+                assert job.drive() == "Completed"
+            except SupersededError:
+                stopped += 1
+        step = f"before step {at}, {overtaken.names[at]}"
+        assert epochs(LocalStore(Path(job.spec.work))) == [1, 2], step
+        assert faults(job.items, job.place / "output", "both") == [], step
+    assert stopped > 5
