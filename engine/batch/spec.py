@@ -24,9 +24,17 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class JobSettings:
-    """Azure's settings of a batch deployment, as they hold for one job."""
+    """Azure's settings of a batch deployment, as they hold for one job.
 
-    mini_batch_size: int = 10
+    Attributes:
+        mini_batch_size: Files of one call of `run()`, or bytes ("64MB") or rows ("5000 rows").
+        split: `rows`: large files are cut; `file`: none is.
+        table: What `run()` is given: `pandas` or `pyarrow` tables, or paths if "".
+    """
+
+    mini_batch_size: int | str = 10
+    split: str = "file"
+    table: str = ""
     max_retries: int = 3
     timeout_s: float = 30.0
     error_threshold: int = -1

@@ -6,6 +6,7 @@ every run and every resume. A *range* is a run of whole mini-batches, or some it
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,29 +19,71 @@ class Unit(NamedTuple):
         size_bytes: Of the whole file.
         version: Of the file when it was listed: its mtime in ns, or an object's ETag.
         part: For a part of a file, `("bytes", start, stop)` or `("rows", start, stop)`.
+        rows: Where `run()` takes tables: the rows [first, stop) of the file, from 0; a CSV's
+            header is none. The items are then the rows.
     """
 
     path: str
     size_bytes: int
     version: int | str
     part: tuple[str, int, int] | None = None
+    rows: tuple[int, int] | None = None
+
+    @property
+    def items(self) -> int:
+        """How many items it is: its rows, or the one file."""
+        return 1 if self.rows is None else self.rows[1] - self.rows[0]
+
+    def narrow(self, start: int, stop: int) -> Unit:
+        """Return the unit with only some of its items; its `part` stays, for it is what is read."""
+        if self.rows is None:
+            return self
+        return self._replace(rows=(self.rows[0] + start, self.rows[0] + stop))
 
     def to_json(self) -> list[Any]:
         """Return the unit as the manifest keeps it."""
-        return [*self[:3]] if self.part is None else [*self]
+        return [*self[:3]] if self.part is None and self.rows is None else [*self]
 
     @classmethod
     def from_json(cls, data: list[Any]) -> Unit:
         """Return the unit that `to_json` described."""
-        path, size_bytes, version, *part = data
-        return cls(path, size_bytes, version, tuple(part[0]) if part else None)
+        path, size_bytes, version, *more = data
+        return cls(path, size_bytes, version, *(value and tuple(value) for value in more))
 
     def describe(self) -> dict[str, Any]:
         """Return the item as `errors.jsonl` names it."""
+        if self.rows is not None:
+            return {"item": self.path, "rows": list(self.rows)}
         if self.part is None:
             return {"item": self.path}
         kind, start, stop = self.part
         return {"item": self.path, kind: [start, stop]}
+
+
+class Piece(NamedTuple):
+    """Some items of a unit, [start, stop), counted from the unit's first."""
+
+    unit: Unit
+    start: int
+    stop: int
+
+
+def items_of(units: Iterable[Unit]) -> int:
+    """Return how many items the units are together."""
+    return sum(unit.items for unit in units)
+
+
+def pieces_of(units: Iterable[Unit], items: tuple[int, int] | None = None) -> list[Piece]:
+    """Return the units that hold the items [start, stop) of them all, or all; in order."""
+    found, first = [], 0
+    for unit in units:
+        count = unit.items
+        start, stop = items or (0, first + count)
+        start, stop = max(0, start - first), min(count, stop - first)
+        if start < stop:
+            found.append(Piece(unit, start, stop))
+        first += count
+    return found
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 from inferay.config import ARTIFACT_DATASTORE, BLOB_DATASTORE, Workspace
 from inferay.engine.batch.formats import check_format
 from inferay.engine.batch.spec import JobSettings, JobSpec, WorkerSpec, hash_of, hash_path
+from inferay.engine.batch.split.declared import resolve_split
 from inferay.engine.resources import BatchDeployment, Environment, Model, is_local_path, load
 from inferay.engine.resources.fields import FilledText, Name
 from inferay.engine.resources.instance_types import instance_type
@@ -79,7 +80,7 @@ def read_user_spec(path: Path, environ: Mapping[str, str] | None = None) -> Load
     code = Path(job.code_configuration.code)
     model = _model_path(job, path)
     settings = job.settings
-    frozen = JobSettings(
+    frozen = resolve_split(JobSettings(
         mini_batch_size=settings.mini_batch_size,
         max_retries=settings.retry_settings.max_retries,
         timeout_s=float(settings.retry_settings.timeout),
@@ -87,7 +88,7 @@ def read_user_spec(path: Path, environ: Mapping[str, str] | None = None) -> Load
         output_file_name=settings.output_file_name,
         logging_level=settings.logging_level.upper(),
         environment_variables=dict(job.environment_variables),
-    )
+    ), settings.split, code / job.code_configuration.scoring_script)
     environment = job.environment if isinstance(job.environment, Environment) else None
     spec = JobSpec(
         name=name, input=str(source), input_type=kind, output=str(output),

@@ -30,6 +30,7 @@ from inferay.engine.resources.fields import (
     OutputAction,
     OutputFileName,
     Retries,
+    Split,
     Text,
     TextMap,
     TimeoutSeconds,
@@ -129,12 +130,15 @@ class BatchSettings(Strict):
     """How a batch job cuts, runs and writes.
 
     Attributes:
-        mini_batch_size: Files of one call of `run()`.
+        mini_batch_size: Files of one call of `run()`, or bytes ("64MB") or rows ("5000 rows").
+        split: Whether large files are cut by rows; `auto`: if `run()` declares that it takes a
+            table.
         max_concurrency_per_instance: Workers on one instance.
         error_threshold: Failed items above which the job fails; -1 for never.
     """
 
     mini_batch_size: MiniBatchSize = 10
+    split: Split = "auto"
     max_concurrency_per_instance: Concurrency = 1
     output_action: OutputAction = "append_row"
     output_file_name: OutputFileName = "predictions.csv"
@@ -146,8 +150,8 @@ class BatchSettings(Strict):
 _FLAT_SETTINGS: Mapping[FieldPath, FieldPath] = {
     (name,): ("settings", name)
     for name in (
-        "mini_batch_size", "max_concurrency_per_instance", "output_action", "output_file_name",
-        "retry_settings", "error_threshold", "logging_level",
+        "mini_batch_size", "split", "max_concurrency_per_instance", "output_action",
+        "output_file_name", "retry_settings", "error_threshold", "logging_level",
     )
 }  # fmt: skip
 

@@ -21,6 +21,8 @@ from inferay.engine.resources.references import (
     NAME_RULE,
     parse_reference,
 )
+from inferay.engine.resources.sizes import FORMS as MINI_BATCH_SIZE_FORMS
+from inferay.engine.resources.sizes import parse_mini_batch_size
 from inferay.engine.resources.wording import FieldPath, any_of, shown
 from inferay.errors import InvalidInput, nearest
 
@@ -28,8 +30,6 @@ from inferay.errors import InvalidInput, nearest
 INSTANCE_COUNT_MAX = 1000
 #: Workers on one node; more than the cores of common machines, so a typing error.
 CONCURRENCY_MAX = 100
-#: Files of one mini-batch; their paths are one list in memory.
-MINI_BATCH_SIZE_MAX = 10_000_000
 #: Attempts after the first; each may take the whole time-out.
 RETRIES_MAX = 100
 #: Seconds: 7 days, the longest that Azure keeps a batch job.
@@ -63,6 +63,12 @@ def _integer(minimum: int, maximum: int, unit: str = "") -> Callable[[object], i
         )
 
     return check
+
+
+def _mini_batch_size(value: object) -> int | str:
+    if isinstance(value, int | str) and parse_mini_batch_size(value) is not None:
+        return " ".join(value.split()) if isinstance(value, str) else value
+    raise refusal(f"expected {MINI_BATCH_SIZE_FORMS}, got {shown(value)}")
 
 
 def choice(*values: str) -> Callable[[object], str]:
@@ -225,8 +231,10 @@ def _json_map(value: object) -> object:
 InstanceCount = Annotated[int, BeforeValidator(_integer(1, INSTANCE_COUNT_MAX))]
 InstanceBound = Annotated[int, BeforeValidator(_integer(0, INSTANCE_COUNT_MAX))]
 Concurrency = Annotated[int, BeforeValidator(_integer(1, CONCURRENCY_MAX))]
-#: An integer number of files for now; sizes such as "64MB" may follow.
-MiniBatchSize = Annotated[int, BeforeValidator(_integer(1, MINI_BATCH_SIZE_MAX))]
+MiniBatchSize = Annotated[int | str, BeforeValidator(_mini_batch_size)]
+Split = Annotated[
+    Literal["auto", "file", "rows"], BeforeValidator(choice("auto", "file", "rows"))
+]
 Retries = Annotated[int, BeforeValidator(_integer(0, RETRIES_MAX))]
 TimeoutSeconds = Annotated[int, BeforeValidator(_integer(1, TIMEOUT_S_MAX, "seconds"))]
 IdleSeconds = Annotated[int, BeforeValidator(_integer(0, TIMEOUT_S_MAX, "seconds"))]

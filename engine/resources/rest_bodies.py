@@ -34,6 +34,7 @@ from inferay.engine.resources.fields import (
     OutputFileName,
     Port,
     Retries,
+    Split,
     Text,
     TextMap,
     Variables,
@@ -118,6 +119,7 @@ class BatchDeploymentProperties(Body):
     logging_level: LoggingLevel = "info"
     max_concurrency_per_instance: Concurrency = 1
     mini_batch_size: MiniBatchSize = 10
+    split: Split = "auto"
     model: AssetReferenceBody | None = None
     output_action: OutputAction = "append_row"
     output_file_name: OutputFileName = "predictions.csv"

@@ -84,6 +84,7 @@ def write_batch_deployment(entity: BatchDeployment, ids: Ids) -> dict[str, Any]:
             properties=dict(resources.properties),
         ),
         miniBatchSize=settings.mini_batch_size,
+        split=None if settings.split == "auto" else settings.split,   # no field of Azure's
         maxConcurrencyPerInstance=settings.max_concurrency_per_instance,
         outputAction=WIRE_WORDS[settings.output_action],
         outputFileName=settings.output_file_name,
@@ -112,8 +113,8 @@ def read_batch_deployment(body: BatchDeploymentBody) -> dict[str, Any]:
     settings = {
         name: getattr(properties, name)
         for name in (
-            "mini_batch_size", "max_concurrency_per_instance", "output_action", "output_file_name",
-            "error_threshold", "logging_level",
+            "mini_batch_size", "split", "max_concurrency_per_instance", "output_action",
+            "output_file_name", "error_threshold", "logging_level",
         )
     }  # fmt: skip
     return {

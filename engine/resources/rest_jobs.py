@@ -21,6 +21,7 @@ from inferay.engine.resources.fields import (
     OutputAction,
     OutputFileName,
     Retries,
+    Split,
     Text,
     TextMap,
     Variables,
@@ -87,6 +88,7 @@ class BatchJobProperties(Body):
     input_data: dict[str, JobInput] = Field(default_factory=dict)
     output_data: dict[str, JobOutput] = Field(default_factory=dict)
     mini_batch_size: MiniBatchSize | None = None
+    split: Split | None = None
     error_threshold: ErrorThreshold | None = None
     retry_settings: JobRetrySettings | None = None
     output_file_name: OutputFileName | None = None

@@ -75,9 +75,14 @@ def _add_invoke(parser: Any) -> None:
     parser.add_argument("-d", "--deployment-name")
     parser.add_argument("--output-path", help="a folder, or azureml://datastores/…")
     parser.add_argument("--job-name")
-    parser.add_argument("-m", "--mini-batch-size", type=int)
+    parser.add_argument("-m", "--mini-batch-size", type=_mini_batch_size,
+                        help="files (10), bytes (64MB) or rows ('5000 rows')")
     parser.add_argument("-c", "--instance-count", type=int)
     add_set(parser)
+
+
+def _mini_batch_size(text: str) -> int | str:
+    return int(text) if text.strip().isdecimal() else text
 
 
 def _create_endpoint(options: argparse.Namespace) -> Any:

@@ -64,7 +64,7 @@ class BatchEndpoints(Named[BatchEndpoint]):
     def invoke(
         self, name: str, *, input: str | Path | None = None, input_type: str | None = None,
         output_path: str | Path | None = None, deployment_name: str | None = None,
-        job_name: str | None = None, mini_batch_size: int | None = None,
+        job_name: str | None = None, mini_batch_size: int | str | None = None,
         instance_count: int | None = None, settings: Mapping[str, Any] | None = None,
     ) -> Job:
         """Invoke a batch endpoint; return its job at once.

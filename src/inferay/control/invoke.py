@@ -22,6 +22,7 @@ from inferay.control.tokens import Principal
 from inferay.engine.batch.formats import check_format
 from inferay.engine.batch.output import check_free
 from inferay.engine.batch.spec import JobSettings, JobSpec, Redrive, hash_of
+from inferay.engine.batch.split.declared import resolve_split
 from inferay.engine.batch.store import LocalStore
 from inferay.engine.resources import (
     BatchDeployment,
@@ -185,7 +186,7 @@ def _effective(entity: BatchDeployment, job: BatchJobProperties) -> BatchDeploym
     settings = entity.settings
     changed = {
         name: getattr(job, name) for name in (
-            "mini_batch_size", "error_threshold", "output_file_name", "output_action",
+            "mini_batch_size", "split", "error_threshold", "output_file_name", "output_action",
             "logging_level", "max_concurrency_per_instance",
         ) if getattr(job, name) is not None
     }
@@ -274,7 +275,7 @@ def _spec(
     model = assets.find(session, "models", entity.model) if entity.model else None   # type: ignore[arg-type]
     environment = environment_of(session, entity)
     workers, notices = workers_of(context, session, entity)
-    settings = JobSettings(
+    settings = resolve_split(JobSettings(
         mini_batch_size=entity.settings.mini_batch_size,
         max_retries=entity.settings.retry_settings.max_retries,
         timeout_s=float(entity.settings.retry_settings.timeout),
@@ -283,7 +284,7 @@ def _spec(
         output_file_name=entity.settings.output_file_name,
         logging_level=entity.settings.logging_level.upper(),
         environment_variables=dict(entity.environment_variables),
-    )
+    ), entity.settings.split, Path(_path(code_row), code.scoring_script))
     folder = JobFolder(context.workspace.job_folder(name))
     spec = JobSpec(
         name=name, input=str(source[0]), input_type=source[1], output=str(output),

@@ -6,13 +6,15 @@ import os
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferay.engine.batch.units import Range, Unit
+from inferay.engine.batch.units import Piece, Range, Unit, items_of, pieces_of
 
 file_names = st.binary(min_size=1, max_size=40).map(os.fsdecode)
 parts = st.none() | st.tuples(
     st.sampled_from(["bytes", "rows"]), st.integers(0, 2**60), st.integers(0, 2**60)
 )
-units = st.builds(Unit, file_names, st.integers(0, 2**60), st.integers(0, 2**62), parts)
+spans = st.none() | st.tuples(st.integers(0, 2**60), st.integers(0, 2**60))
+versions = st.integers(0, 2**62) | st.text(max_size=40)
+units = st.builds(Unit, file_names, st.integers(0, 2**60), versions, parts, spans)
 
 
 @given(units)
@@ -44,3 +46,22 @@ def test_ranges_of_one_mini_batch_stand_in_the_order_of_their_items() -> None:
 def test_an_item_is_named_with_its_part() -> None:
     assert Unit("a/b.csv", 9, 0).describe() == {"item": "a/b.csv"}
     assert Unit("b.csv", 9, 0, ("rows", 3, 5)).describe() == {"item": "b.csv", "rows": [3, 5]}
+    cut = Unit("c.csv", 9, 0, ("bytes", 30, 99), (10, 20))
+    assert cut.narrow(2, 3).describe() == {"item": "c.csv", "rows": [12, 13]}
+    assert Unit("a/b.csv", 9, 0).narrow(0, 1) == Unit("a/b.csv", 9, 0)
+
+
+@given(st.lists(st.none() | st.integers(1, 9), max_size=6), st.data())
+def test_pieces_are_those_items_and_no_others(rows: list[int | None], data: st.DataObject) -> None:
+    units = [
+        Unit(f"{number}", 9, 0, None, None if count is None else (5, 5 + count))
+        for number, count in enumerate(rows)
+    ]
+    items = [(unit, at) for unit in units for at in range(unit.items)]
+    assert items_of(units) == len(items)
+    start = data.draw(st.integers(0, len(items)))
+    stop = data.draw(st.integers(start, len(items)))
+    found = pieces_of(units, (start, stop))
+    assert [(one.unit, at) for one in found for at in range(one.start, one.stop)] == \
+        items[start:stop]
+    assert pieces_of(units) == [Piece(unit, 0, unit.items) for unit in units]

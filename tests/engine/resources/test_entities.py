@@ -19,6 +19,7 @@ from inferay.engine.resources import (
     Model,
     ServerFacts,
 )
+from inferay.engine.resources.sizes import FORMS
 from inferay.errors import InvalidInput
 
 
@@ -33,6 +34,7 @@ def test_defaults_are_azures() -> None:
         "resources": {"instance_count": 1, "properties": {}},
         "settings": {
             "mini_batch_size": 10,
+            "split": "auto",
             "max_concurrency_per_instance": 1,
             "output_action": "append_row",
             "output_file_name": "predictions.csv",
@@ -51,9 +53,9 @@ def test_defaults_are_azures() -> None:
     [
         ({"nam": "d"}, "nam: unknown field; did you mean 'name'? (and 1 more)"),
         ({"name": "d", "settings": {"mini_batch_size": 0}},
-         "settings.mini_batch_size: expected an integer from 1 to 10000000, got 0"),
+         f"settings.mini_batch_size: expected {FORMS}, got 0"),
         ({"name": "d", "mini_batch_size": 10**100},
-         "settings.mini_batch_size: expected an integer from 1 to 10000000, "
+         f"settings.mini_batch_size: expected {FORMS}, "
          "got a very large number"),
         ({"name": "d", "model": object()},
          "model: expected azureml:NAME:VERSION, azureml:NAME@latest, a resource id or fields "

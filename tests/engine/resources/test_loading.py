@@ -17,6 +17,7 @@ from inferay.engine.resources import (
     Model,
     load,
 )
+from inferay.engine.resources.sizes import FORMS
 from inferay.errors import InvalidInput
 
 D, E, C, S = BatchDeployment, BatchEndpoint, Compute, Datastore
@@ -24,17 +25,17 @@ BAD: list[tuple[type[Entity], str, str]] = [
     (D, "name: d\nsettings:\n  mini_batch_szie: 5\n",
      "f.yml:3: settings.mini_batch_szie: unknown field; did you mean 'mini_batch_size'?"),
     (D, "name: d\nsettings:\n  mini_batch_size: ten\n",
-     "f.yml:3: settings.mini_batch_size: expected an integer from 1 to 10000000, got 'ten'"),
+     f"f.yml:3: settings.mini_batch_size: expected {FORMS}, got 'ten'"),
     (D, "name: d\nmini_batch_szie: 5\n",
      "f.yml:2: mini_batch_szie: unknown field; did you mean 'mini_batch_size'?"),
     (D, "name: d\nmini_batch_size: 0\n",
-     "f.yml:2: mini_batch_size: expected an integer from 1 to 10000000, got 0"),
+     f"f.yml:2: mini_batch_size: expected {FORMS}, got 0"),
     (D, "name: d\nmini_batch_size: '10'\n",
-     "f.yml:2: mini_batch_size: expected an integer from 1 to 10000000, got '10'"),
+     f"f.yml:2: mini_batch_size: expected {FORMS}, got '10'"),
     (D, "name: d\nmini_batch_size: true\n",
-     "f.yml:2: mini_batch_size: expected an integer from 1 to 10000000, got true"),
+     f"f.yml:2: mini_batch_size: expected {FORMS}, got true"),
     (D, "name: d\nmini_batch_size:\n",
-     "f.yml:2: mini_batch_size: expected an integer from 1 to 10000000, got nothing"),
+     f"f.yml:2: mini_batch_size: expected {FORMS}, got nothing"),
     (D, "name: d\nresources: {instance_cout: 2}\n",
      "f.yml:2: resources.instance_cout: unknown field; did you mean 'instance_count'?"),
     *[(D, f"name: d\nresources:\n  instance_count: {value}\n",
@@ -137,7 +138,7 @@ def test_the_first_problem_by_line_is_named_and_the_others_are_counted() -> None
     with pytest.raises(InvalidInput) as caught:
         load(BatchDeployment, "f.yml")
     assert str(caught.value) == (
-        "f.yml:1: mini_batch_size: expected an integer from 1 to 10000000, got 0 (and 2 more)"
+        f"f.yml:1: mini_batch_size: expected {FORMS}, got 0 (and 2 more)"
     )
 
 
@@ -146,10 +147,10 @@ def test_the_first_problem_by_line_is_named_and_the_others_are_counted() -> None
     [
         ("settings.mini_batch_size=ten",
          "--set settings.mini_batch_size=ten: settings.mini_batch_size: "
-         "expected an integer from 1 to 10000000, got 'ten'"),
+         f"expected {FORMS}, got 'ten'"),
         ("mini_batch_size=0",
          "--set mini_batch_size=0: settings.mini_batch_size: "
-         "expected an integer from 1 to 10000000, got 0"),
+         f"expected {FORMS}, got 0"),
         ("settings.mini_batch_szie=5",
          "--set settings.mini_batch_szie=5: settings.mini_batch_szie: unknown field; "
          "did you mean 'mini_batch_size'?"),

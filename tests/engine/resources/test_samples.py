@@ -75,6 +75,7 @@ def test_a_flat_deployment_becomes_one_with_settings() -> None:
     entity = load(BatchDeployment, SAMPLES / "deployment-flat.yml").entity
     assert entity.settings.model_dump() == {
         "mini_batch_size": 20,
+        "split": "auto",
         "max_concurrency_per_instance": 4,
         "output_action": "summary_only",
         "output_file_name": "scores.csv",
