@@ -1,0 +1,121 @@
+"""Rows of Parquet files: cut by row groups and inside large ones, and read in order once."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import IO, TYPE_CHECKING, Any
+
+from inferay.engine.batch.split.tables import Types
+
+if TYPE_CHECKING:
+    import pyarrow
+
+#: Rows that are decoded at once: a large row group is never held whole.
+BATCH_ROWS = 65_536
+
+
+def row_slices(
+    groups: list[tuple[int, int]], *, bytes_max: int | None, rows_max: int | None
+) -> Iterator[tuple[int, int, int]]:
+    """Yield [start, stop) of the rows of each slice, and its bytes as they lie in memory.
+
+    By bytes, slices are whole row groups, or parts of one: a part has one group to be decoded.
+
+    Args:
+        groups: Rows and bytes of each row group.
+        bytes_max: Of a slice, about; None for no limit.
+        rows_max: Of a slice; every slice but the last has as many.
+    """
+    if rows_max is not None:
+        total, size = sum(rows for rows, _ in groups), sum(size for _, size in groups)
+        for start in range(0, total, rows_max):
+            stop = min(total, start + rows_max)
+            yield start, stop, size * (stop - start) // total
+        return
+    start = stop = size = 0
+    for rows, weight in groups:
+        parts = 1 if bytes_max is None else max(1, min(rows, -(-weight // bytes_max)))
+        if size and (parts > 1 or (bytes_max is not None and size + weight > bytes_max)):
+            yield start, stop, size
+            start, size = stop, 0
+        if parts == 1:
+            size += weight
+        else:
+            cuts = [stop + rows * part // parts for part in range(parts + 1)]
+            for first, last in pairwise(cuts):
+                yield first, last, weight // parts
+            start = stop + rows
+        stop += rows
+    if stop > start:
+        yield start, stop, size
+
+
+def parquet_types(schema: pyarrow.Schema, metadata: Any) -> Types:
+    """Return the pandas types of columns that hold integers or booleans, but not in every row.
+
+    Such a column is a float, or an object, in all of the file, also where no value is missing.
+    """
+    import pyarrow
+
+    types: list[list[str]] = []
+    leaves = {metadata.schema.column(at).path: at for at in range(len(metadata.schema))}
+    for field in schema:
+        is_integer = pyarrow.types.is_integer(field.type)
+        if field.name not in leaves or not (is_integer or pyarrow.types.is_boolean(field.type)):
+            continue
+        columns = (
+            metadata.row_group(group).column(leaves[field.name])
+            for group in range(metadata.num_row_groups)
+        )
+        if any(column.statistics and column.statistics.null_count for column in columns):
+            types.append([field.name, "float64" if is_integer else "object"])
+    return types
+
+
+class ParquetRows:
+    """Rows of one open file, decoded once where they are asked for in order."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        from pyarrow.parquet import ParquetFile
+
+        self._parquet = ParquetFile(file)
+        metadata = self._parquet.metadata
+        self._firsts = [0]
+        for group in range(metadata.num_row_groups):
+            self._firsts.append(self._firsts[-1] + metadata.row_group(group).num_rows)
+        self._batches: Iterator[pyarrow.RecordBatch] = iter(())
+        self._held: pyarrow.RecordBatch | None = None   # begun, and asked for again
+        self._first = self._firsts[-1]   # of `_held`, or of what `_batches` yields next
+
+    def read(self, start: int, stop: int) -> pyarrow.Table:
+        """Return the rows [start, stop); goes on where the last call ended, if that is near."""
+        import pyarrow
+
+        group = bisect.bisect_right(self._firsts, start) - 1
+        if not self._firsts[group] <= self._first <= start:
+            self._begin(group)
+        found = []
+        while self._first < stop:
+            batch = next(self._batches) if self._held is None else self._held
+            last = self._first + batch.num_rows
+            if last > start:
+                low, high = max(start, self._first), min(stop, last)
+                found.append(batch.slice(low - self._first, high - low))
+            self._held = batch if last > stop else None
+            if last > stop:
+                break
+            self._first = last
+        return pyarrow.Table.from_batches(found, self._parquet.schema_arrow)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._parquet.close(force=True)
+
+    def _begin(self, group: int) -> None:
+        groups = list(range(group, len(self._firsts) - 1))
+        self._batches = self._parquet.iter_batches(
+            BATCH_ROWS, row_groups=groups, use_threads=False
+        )
+        self._first, self._held = self._firsts[group], None

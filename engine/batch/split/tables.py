@@ -1,0 +1,132 @@
+"""Rows of a file as a pandas or Arrow table, with the types that the whole file has.
+
+A slice alone does not show a column's type: integers where the whole file has one decimal, digits
+where it has text elsewhere. So each file that is cut has *types*, found once from samples all over
+it (from all of it up to `SAMPLE_BYTES`), and every slice is read with them. A slice with a value
+that does not fit is read with the type that it needs: what pandas gives for the slice alone.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+from inferay.engine.batch.split.formats import Format
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
+
+#: Columns and their types, as the manifest keeps them: for pandas pairs of name and dtype, for
+#: Arrow the schema in hex.
+Types = Any
+
+#: How much of a file is read for its types; a file up to this size has the types of all its rows.
+SAMPLE_BYTES = 16 << 20
+
+_DELIMITERS = {"csv": ",", "tsv": "\t"}
+
+
+def text_table(
+    kind: str, form: Format, prefix: bytes, text: bytes, types: Types | None
+) -> pandas.DataFrame | pyarrow.Table:
+    """Return records of a text file as a table.
+
+    Args:
+        kind: `pandas` or `pyarrow`.
+        form: `csv`, `tsv` or `jsonl`.
+        prefix: For CSV, the file up to the end of its first row. That row is read and left out:
+            it is what decides how many fields a row has.
+        text: Whole records.
+        types: Of the file, if it was cut.
+    """
+    if kind == "pyarrow":
+        return _arrow_text(form, prefix, text, types)
+    if form == "jsonl":
+        return conformed(_json_frame(text), types)
+    return conformed(_csv_frame(form, prefix + text, types).iloc[1:], types)
+
+
+def types_of(table: pandas.DataFrame | pyarrow.Table) -> Types:
+    """Return the table's types, for `text_table`."""
+    if hasattr(table, "schema"):
+        return table.schema.serialize().to_pybytes().hex()
+    return [[name, str(dtype)] for name, dtype in table.dtypes.items()]
+
+
+def _csv_frame(form: Format, data: bytes, types: Types | None) -> pandas.DataFrame:
+    import pandas
+
+    # What a float or a text looks like, only its text says: 0.1 is not 1e-1, nor 007 a 7.
+    pinned = {name: dtype for name, dtype in types or () if dtype in ("float64", "str")}
+    options: dict[str, Any] = {"sep": _DELIMITERS[form], "low_memory": False}
+    try:
+        return pandas.read_csv(io.BytesIO(data), dtype=pinned, **options)
+    except pandas.errors.ParserError:
+        raise
+    except ValueError:   # text where all samples had floats
+        texts = {name: dtype for name, dtype in pinned.items() if dtype != "float64"}
+        return pandas.read_csv(io.BytesIO(data), dtype=texts, **options)
+
+
+def _json_frame(text: bytes) -> pandas.DataFrame:
+    import pandas
+
+    return pandas.DataFrame([json.loads(line) for line in text.split(b"\n") if line.strip()])
+
+
+def conformed(frame: pandas.DataFrame, types: Types | None) -> pandas.DataFrame:
+    """Return the frame with the file's columns and, where its values allow, their types."""
+    import pandas
+
+    if isinstance(frame.index, pandas.RangeIndex):
+        frame.index = pandas.RangeIndex(len(frame))
+    if types is None:
+        return frame
+    if any(name not in frame.columns for name, _ in types):
+        names = [name for name, _ in types]
+        frame = frame.reindex(columns=[*names, *(c for c in frame.columns if c not in set(names))])
+    casts: dict[Any, str] = {}
+    for name, dtype in types:
+        found = frame[name].dtype
+        is_number = found.kind in "iufb" and (dtype in ("float64", "uint64") or dtype == "object")
+        if str(found) != dtype and (is_number or (dtype == "str" and frame[name].isna().all())):
+            casts[name] = dtype
+    return frame.astype(casts, errors="ignore") if casts else frame
+
+
+def _arrow_text(form: Format, prefix: bytes, text: bytes, types: Types | None) -> pyarrow.Table:
+    import pyarrow
+
+    schema = types and pyarrow.ipc.read_schema(pyarrow.py_buffer(bytes.fromhex(types)))
+    try:
+        return _arrow_read(form, prefix, text, schema)
+    except pyarrow.ArrowInvalid:
+        if schema is None:
+            raise
+        return _arrow_read(form, prefix, text, None)   # a value does not fit the samples' types
+
+
+def _arrow_read(
+    form: Format, prefix: bytes, text: bytes, schema: pyarrow.Schema | None
+) -> pyarrow.Table:
+    import pyarrow
+    from pyarrow import csv
+    from pyarrow import json as arrow_json
+
+    known = {} if schema is None else {
+        field.name: field.type for field in schema if not pyarrow.types.is_null(field.type)
+    }
+    if form == "jsonl":
+        options = arrow_json.ParseOptions(
+            explicit_schema=pyarrow.schema(list(known.items())) if known else None
+        )
+        read = arrow_json.ReadOptions(use_threads=False, block_size=len(text) + 1)
+        return arrow_json.read_json(io.BytesIO(text), read, options)
+    return csv.read_csv(
+        io.BytesIO(prefix + text),
+        csv.ReadOptions(use_threads=False, block_size=len(prefix) + len(text) + 1),
+        csv.ParseOptions(delimiter=_DELIMITERS[form], newlines_in_values=True),
+        csv.ConvertOptions(column_types=known),
+    ).slice(1)
