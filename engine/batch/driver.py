@@ -12,10 +12,10 @@ import json
 import os
 import queue
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from inferay.engine.batch import output as outputs
 from inferay.engine.batch.changes import check_unchanged, facts_of
@@ -38,7 +38,6 @@ from inferay.engine.batch.manifest import (
     SEAL,
     ManifestReader,
     Seal,
-    plan,
     read_seal,
     write_manifest,
 )
@@ -52,13 +51,14 @@ from inferay.engine.batch.messages import (
     WorkerSettings,
     WorkerStartFailed,
 )
+from inferay.engine.batch.plan import Planned, plan_mini_batches
 from inferay.engine.batch.pool import Events, Pool, SettingsOf
 from inferay.engine.batch.progress import ProgressWriter
 from inferay.engine.batch.publish import assemble, publish_partial
 from inferay.engine.batch.redrive import PLAN, make_plan, present, read_plan
 from inferay.engine.batch.spec import JobSpec
 from inferay.engine.batch.store import LocalStore, Store, is_full
-from inferay.engine.batch.units import Unit
+from inferay.engine.batch.units import Unit, items_of
 from inferay.errors import InferayError, JobError
 
 #: How long the driver waits for an event before it looks at progress and cancellation.
@@ -76,6 +76,8 @@ SILENCE_LOOK_S = 1.0
 
 #: Name in the job's store whose existence asks the driver to cancel.
 CANCEL = "cancel"
+
+_T = TypeVar("_T")
 
 #: Makes a pool, given the settings of its workers and where its events go.
 PoolFactory = Callable[[SettingsOf, Events], Pool]
@@ -249,24 +251,26 @@ class Driver:
         if store.exists(SEAL):
             seal = read_seal(store)
         else:
-            root, batches = self._plan(store)
-            seal = write_manifest(store, batches, root=root, epoch=epoch)
+            root, planned = self._plan(store)
+            batches = self._not_stopped(store, planned.mini_batches, every=64)
+            seal = write_manifest(store, batches, root=root, epoch=epoch, types=planned.types)
             links = self._listing.links_skipped
-        if seal.units == 0:
+        if seal.items == 0:
+            what = "rows" if self.spec.settings.table else "files"
             hint = f"; {links} links lead out of it and were not followed" if links else ""
             raise JobError(
-                f"the input {self.spec.input} has no files{hint}", code="NoInput",
+                f"the input {self.spec.input} has no {what}{hint}", code="NoInput",
                 target=self.spec.input,
             )
         return seal
 
-    def _plan(self, store: Store) -> tuple[str, Iterator[list[Unit]]]:
+    def _plan(self, store: Store) -> tuple[str, Planned]:
         if self.spec.redrive is not None:
-            planned, root, batches = make_plan(self.spec.redrive)
-            store.replace(PLAN, planned.to_bytes())
-            return root, batches
+            redrive, root, planned = make_plan(self.spec.redrive)
+            store.replace(PLAN, redrive.to_bytes())
+            return root, planned
         root, units = self._list()
-        return root, plan(self._not_stopped(store, units), self.spec.settings.mini_batch_size)
+        return root, plan_mini_batches(self._not_stopped(store, units), self.spec.settings, root)
 
     def _list(self) -> tuple[str, Iterator[Unit]]:
         return list_input(self.spec.input, self.spec.input_type, self._listing)
@@ -277,11 +281,13 @@ class Driver:
             return present(seal.root, ManifestReader(store, seal).units())
         return self._list()[1]
 
-    def _not_stopped(self, store: Store, units: Iterator[Unit]) -> Iterator[Unit]:
-        for number, unit in enumerate(units):
-            if number % 10_000 == 0:
+    def _not_stopped(
+        self, store: Store, things: Iterable[_T], every: int = 10_000
+    ) -> Iterator[_T]:
+        for number, thing in enumerate(things):
+            if number % every == 0:
                 self._check_stop(store)
-            yield unit
+            yield thing
 
     def _dispatcher(self, store: Store, seal: Seal) -> Dispatcher:
         manifest = ManifestReader(store, seal)
@@ -289,7 +295,7 @@ class Driver:
         dispatcher = Dispatcher(
             mini_batches=seal.mini_batches, workers=self.spec.workers.count,
             max_retries=settings.max_retries, error_threshold=settings.error_threshold,
-            items_of=lambda index: len(manifest.mini_batch(index)),
+            items_of=lambda index: items_of(manifest.mini_batch(index)),
             script=self.spec.scoring_script,
         )
         old = read_plan(store)
@@ -442,6 +448,7 @@ class Driver:
             output_file_name=settings.output_file_name,
             commits_singly=spec.redrive is not None and spec.redrive.merge,
             timeout_s=settings.timeout_s, threads=spec.workers.threads, packages=spec.packages,
+            table=settings.table,
         )
 
 

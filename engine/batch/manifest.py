@@ -12,7 +12,7 @@ import hashlib
 import json
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,15 +50,21 @@ class Seal:
         parts: In order.
         mini_batches: How many there are.
         units: How many there are.
+        items: How many there are: rows where `run()` takes tables, else files.
         size_bytes: Of all files together.
-        sha256: Over the parts' content; the same input and plan give the same value.
+        types: Name of the object with the types of files that were cut, or "".
+        types_sha256: Of its content.
+        sha256: Over the parts' content and the types; the same input and plan give the same value.
     """
 
     root: str
     parts: tuple[Part, ...]
     mini_batches: int
     units: int
+    items: int
     size_bytes: int
+    types: str
+    types_sha256: str
     sha256: str
 
     def to_bytes(self) -> bytes:
@@ -94,28 +100,24 @@ def check_version(fields: dict[str, Any], name: str, version: int) -> None:
         )
 
 
-def plan(units: Iterable[Unit], mini_batch_size: int) -> Iterator[list[Unit]]:
-    """Group units into mini-batches of `mini_batch_size`, the last one as short as it comes."""
-    mini_batch: list[Unit] = []
-    for unit in units:
-        mini_batch.append(unit)
-        if len(mini_batch) == mini_batch_size:
-            yield mini_batch
-            mini_batch = []
-    if mini_batch:
-        yield mini_batch
-
-
 def write_manifest(
-    store: Store, mini_batches: Iterable[list[Unit]], *, root: str, epoch: int
+    store: Store, mini_batches: Iterable[list[Unit]], *, root: str, epoch: int,
+    types: Mapping[str, Any] | None = None,
 ) -> Seal:
     """Stream the mini-batches into parts, then seal; return the seal that counts.
 
     Blocks until durable. Parts of an earlier, unsealed try are garbage: names carry the epoch.
+
+    Args:
+        store: Of the job.
+        mini_batches: The units of each, in order.
+        root: What the units' paths are relative to.
+        epoch: Whose try this is.
+        types: Of files that were cut, by path; read when the mini-batches have ended.
     """
     parts: list[Part] = []
     lines: list[str] = []
-    first = units = part_units = size_bytes = 0
+    first = units = items = part_units = size_bytes = 0
 
     def end_part() -> None:
         nonlocal first, part_units
@@ -131,13 +133,24 @@ def write_manifest(
         lines.append(json.dumps([u.to_json() for u in mini_batch], separators=(",", ":")))
         part_units += len(mini_batch)
         units += len(mini_batch)
-        size_bytes += sum(u.size_bytes for u in mini_batch)
+        for unit in mini_batch:
+            is_first = unit.rows is None or unit.rows[0] == 0   # of its file
+            size_bytes += unit.size_bytes if is_first else 0
+            items += unit.items
         if part_units >= PART_UNITS:
             end_part()
     if lines:
         end_part()
-    digest = hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest()
-    seal = Seal(root, tuple(parts), first, units, size_bytes, digest)
+    types_name = types_sha256 = ""
+    if types:
+        text = json.dumps(types, sort_keys=True).encode()
+        types_name, types_sha256 = f"manifest/e{epoch}-types.z", hashlib.sha256(text).hexdigest()
+        store.create(types_name, zlib.compress(text, 1))
+    content = "".join(part.sha256 for part in parts) + types_sha256
+    seal = Seal(
+        root, tuple(parts), first, units, items, size_bytes, types_name, types_sha256,
+        hashlib.sha256(content.encode()).hexdigest(),
+    )
     try:
         store.create(SEAL, seal.to_bytes())
     except FileExistsError:
@@ -162,6 +175,7 @@ class ManifestReader:
         self._store = store
         self._firsts = [part.first for part in seal.parts]
         self._lines: OrderedDict[int, list[str]] = OrderedDict()
+        self._types: dict[str, Any] | None = None
 
     def mini_batch(self, index: int) -> list[Unit]:
         """Return the units of a mini-batch, in order.
@@ -186,19 +200,34 @@ class ManifestReader:
         for index in range(self.seal.mini_batches):
             yield from self.mini_batch(index)
 
-    def _load(self, number: int) -> list[str]:
-        part = self.seal.parts[number]
+    @property
+    def types(self) -> Mapping[str, Any]:
+        """The types of files that were cut, by path.
+
+        Raises:
+            InferayError: They do not have the content that was sealed.
+        """
+        if self._types is None:
+            name, sha256 = self.seal.types, self.seal.types_sha256
+            self._types = json.loads(self._read(name, sha256)) if name else {}
+        return self._types or {}
+
+    def _read(self, name: str, sha256: str) -> bytes:
         try:
-            text = zlib.decompress(self._store.read(part.name))
+            text = zlib.decompress(self._store.read(name))
         except zlib.error:
             text = b""   # no part is empty
-        if hashlib.sha256(text).hexdigest() != part.sha256:
+        if hashlib.sha256(text).hexdigest() != sha256:
             raise InferayError(
-                f"the manifest part {part.name} is damaged: its checksum is not the sealed one; "
+                f"the manifest part {name} is damaged: its checksum is not the sealed one; "
                 "invoke the endpoint again",
                 code="ManifestDamaged",
             )
-        lines = text.decode().split("\n")
+        return text
+
+    def _load(self, number: int) -> list[str]:
+        part = self.seal.parts[number]
+        lines = self._read(part.name, part.sha256).decode().split("\n")
         self._lines[number] = lines
         if len(self._lines) > PARTS_IN_MEMORY:
             self._lines.popitem(last=False)

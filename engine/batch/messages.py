@@ -238,6 +238,7 @@ class WorkerSettings:
         threads: What thread pools (OMP, MKL, …) are set to.
         packages: Packages that the environment declares, for a better error.
         memory_limit_bytes: Of the process and what it starts; None: no limit.
+        table: `pandas` or `pyarrow` where `run()` takes tables, "" where it takes paths.
     """
 
     code_dir: str
@@ -257,3 +258,4 @@ class WorkerSettings:
     threads: int = 1
     packages: tuple[str, ...] = ()
     memory_limit_bytes: int | None = None
+    table: str = ""

@@ -19,6 +19,7 @@ from inferay.engine.batch.formats.so_far import columns_of
 from inferay.engine.batch.journal import Record, valid_records
 from inferay.engine.batch.manifest import ManifestReader, Seal
 from inferay.engine.batch.store import Store
+from inferay.engine.batch.units import narrowed
 from inferay.errors import Conflict, JobError
 
 SUCCESS = "_SUCCESS.json"
@@ -71,9 +72,9 @@ def check_complete(records: Iterable[Record], seal: Seal) -> None:
         JobError: Some are missing, because the journal was damaged after they were written.
     """
     items = sum(record["ok"] + sum(f["n"] for f in record["failures"]) for record in records)
-    if items != seal.units:
+    if items != seal.items:
         raise JobError(
-            f"the journal speaks of {items} items, but the input has {seal.units}: it was damaged "
+            f"the journal speaks of {items} items, but the input has {seal.items}: it was damaged "
             "while the job ran; resume the job to score what is missing",
             code="DataLost",
         )
@@ -160,7 +161,7 @@ def error_lines(
     """
     for record in records:
         for failure in record["failures"]:
-            units = manifest.mini_batch(failure["mb"])[slice(*failure["items"])]
+            units = narrowed(manifest.mini_batch(failure["mb"]), failure["items"])
             same = {
                 "version": VERSION, "mini_batch": number_of(failure["mb"]),
                 "attempts": failure["attempts"], "kind": failure["kind"],

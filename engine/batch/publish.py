@@ -57,7 +57,7 @@ def assemble(
     files = outputs.publish_files(store, records, output)
     manifest = ManifestReader(store, seal)
     found = {
-        "items": seal.units, "items_ok": counts.items_ok, "items_failed": counts.items_failed,
+        "items": seal.items, "items_ok": counts.items_ok, "items_failed": counts.items_failed,
         "mini_batches": seal.mini_batches, "rows": counts.rows,
     }
     has_rows = spec.settings.output_action == "append_row"

@@ -22,9 +22,10 @@ from inferay.engine.batch.changes import NAMED_MAX, changed_units
 from inferay.engine.batch.formats.columns import Columns, from_json, to_json, union
 from inferay.engine.batch.journal import Record
 from inferay.engine.batch.manifest import ManifestReader, Seal, check_version, read_seal
+from inferay.engine.batch.plan import Planned
 from inferay.engine.batch.spec import Redrive
 from inferay.engine.batch.store import LocalStore, Store
-from inferay.engine.batch.units import Range, Unit
+from inferay.engine.batch.units import Range, Unit, narrowed
 from inferay.errors import Conflict, JobError
 
 PLAN = "redrive.json"
@@ -116,7 +117,7 @@ class Plan:
         )
 
 
-def make_plan(redrive: Redrive) -> tuple[Plan, str, Iterator[list[Unit]]]:
+def make_plan(redrive: Redrive) -> tuple[Plan, str, Planned]:
     """Return the plan, what the units' paths are relative to, and the mini-batches.
 
     Reads the old rows whole if they are to be merged.
@@ -148,7 +149,7 @@ def make_plan(redrive: Redrive) -> tuple[Plan, str, Iterator[list[Unit]]]:
         check_old_rows(plan, output)
     manifest = ManifestReader(store, seal)
     _check_input(redrive.job, seal, list(_units(manifest, layout)))
-    return plan, seal.root, _mini_batches(manifest, layout)
+    return plan, seal.root, Planned(_mini_batches(manifest, layout), manifest.types)
 
 
 def read_plan(store: Store) -> Plan | None:
@@ -294,7 +295,7 @@ def _units(manifest: ManifestReader, layout: Layout) -> Iterator[Unit]:
 def _mini_batches(manifest: ManifestReader, layout: Layout) -> Iterator[list[Unit]]:
     for gap in layout.gaps:
         number, first, stop = gap.units
-        yield manifest.mini_batch(number)[first:stop]
+        yield narrowed(manifest.mini_batch(number), (first, stop))
 
 
 def _check_input(job: str, seal: Seal, units: list[Unit]) -> None:

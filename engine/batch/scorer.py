@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from inferay.engine.batch.rows import RowsError
 from inferay.engine.batch.segment import Segment
 from inferay.engine.batch.staging import SharedFileError, Staging
 from inferay.engine.batch.store import LocalStore, is_full
-from inferay.engine.batch.units import Range
+from inferay.engine.batch.units import Range, Unit, items_of, pieces_of
 from inferay.engine.scoring.tracebacks import describe_exception, user_traceback
 from inferay.errors import JobError
 
@@ -43,13 +44,21 @@ from inferay.errors import JobError
 class _Scored:
     """A mini-batch that succeeded."""
 
-    encoded: Encoded
+    encoded: list[Encoded]
     items: int
     files: tuple[StoredFile, ...]
 
     @property
+    def rows(self) -> int:
+        return sum(one.rows for one in self.encoded)
+
+    @property
     def rows_missing(self) -> int:
-        return max(0, self.items - self.encoded.rows)
+        return max(0, self.items - self.rows)
+
+    @property
+    def columns(self) -> Columns:
+        return reduce(union, (one.columns for one in self.encoded), ())
 
 
 @dataclass
@@ -70,7 +79,7 @@ class Scorer:
     """Scores leases, one after the other, in the process that holds the user's code."""
 
     def __init__(
-        self, settings: WorkerSettings, run: Callable[[list[str]], Any], staging: Staging,
+        self, settings: WorkerSettings, run: Callable[[Any], Any], staging: Staging,
         hand: Hand,
     ) -> None:
         self._settings = settings
@@ -79,7 +88,7 @@ class Scorer:
         self._hand = hand
         self._store = LocalStore(Path(settings.store))
         self._manifest: ManifestReader | None = None
-        self._inputs = Inputs(settings.root)
+        self._inputs = Inputs(settings.root, settings.table, self._types_of)
         self._encoder = make_encoder(settings.output_action, settings.output_file_name)
         self._current: _Run | None = None
         self._done: list[Done] = []
@@ -124,14 +133,12 @@ class Scorer:
         self, manifest: ManifestReader, index: int, items_of_part: tuple[int, int] | None
     ) -> _Scored | Failed:
         units = manifest.mini_batch(index)
-        if items_of_part is not None:
-            units = units[slice(*items_of_part)]
+        items = items_of(units) if items_of_part is None else items_of_part[1] - items_of_part[0]
         began_s = time.monotonic()
         is_scored = False
         self._hand.take(index)
         try:
-            result = self._run(self._inputs.paths(units))
-            encoded = self._encoder.encode(result, [Source(unit.path) for unit in units])
+            encoded = self._call(units, items_of_part)
             is_scored = True
             files = self._staging.take(index)
         except BaseException as error:   # user code may raise anything, SystemExit too
@@ -139,15 +146,36 @@ class Scorer:
                 raise
             self._staging.discard()
             where = Range(index, index + 1, items_of_part)
-            return Failed(where, len(units), self._explain(error))
+            return Failed(where, items, self._explain(error))
         finally:
             self._hand.release()
             self._run_s += time.monotonic() - began_s
-        return _Scored(encoded, len(units), files)
+        return _Scored(encoded, items, files)
+
+    def _call(self, units: list[Unit], items: tuple[int, int] | None) -> list[Encoded]:
+        """Call `run()` with the paths, or once for each table that the rows make."""
+        if not self._settings.table:
+            units = units if items is None else units[slice(*items)]
+            result = self._run(self._inputs.paths(units))
+            return [self._encoder.encode(result, [Source(unit.path) for unit in units])]
+        found = []
+        for table, sources in self._inputs.tables(pieces_of(units, items)):
+            rows = len(table)
+            encoded = self._encoder.encode(self._run(table), sources)
+            if encoded.rows > rows and self._settings.output_action == "append_row":
+                raise RowsError(
+                    f"run() returned {encoded.rows} rows for a table of {rows}; it has to return "
+                    "a row for each"
+                )
+            found.append(encoded)
+        return found
+
+    def _types_of(self, path: str) -> Any:
+        return self._manifest.types.get(path) if self._manifest else None
 
     def _add(self, index: int, items_of_part: tuple[int, int] | None, scored: _Scored) -> None:
         """Add a mini-batch to the current run, or to a new one where it has to have its own."""
-        columns = self._columns_with(scored.encoded)
+        columns = self._columns_with(scored.columns)
         missing = scored.rows_missing
         is_alone = bool(missing) or self._settings.commits_singly
         if is_alone or columns is None:
@@ -156,11 +184,12 @@ class Scorer:
             start = self._segment.end
             self._current = _Run(index, items_of_part, start)
         run = self._current
-        run.columns = columns or scored.encoded.columns
-        run.rows += scored.encoded.rows
+        run.columns = columns or scored.columns
+        run.rows += scored.rows
         run.items += scored.items
         run.files.extend(scored.files)
-        self._segment.keep(self._encoder.write(scored.encoded))
+        for encoded in scored.encoded:
+            self._segment.keep(self._encoder.write(encoded))
         if missing:
             run.missing.append((index, scored.items, missing))
         # One that is alone: a redrive replaces its rows as a whole, or puts them into the old ones.
@@ -169,16 +198,18 @@ class Scorer:
         if self._segment.is_full:
             self._segment.flush()
 
-    def _columns_with(self, encoded: Encoded) -> Columns | None:
+    def _columns_with(self, columns: Columns) -> Columns | None:
         """Return the current run's columns with these, or None if they do not fit together."""
         if self._current is None:
-            return encoded.columns
+            return columns
         try:
-            return union(self._current.columns, encoded.columns)
+            return union(self._current.columns, columns)
         except JobError:   # the driver, which sees both, says so
             return None
 
     def _explain(self, error: BaseException) -> Failure:
+        if isinstance(error, JobError):
+            return Failure(error.code, error.message)
         if isinstance(error, (RowsError, SharedFileError)):
             return Failure(type(error).__name__.removesuffix("Error"), str(error))
         code_dir = Path(self._settings.code_dir)

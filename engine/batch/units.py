@@ -20,14 +20,15 @@ class Unit(NamedTuple):
         version: Of the file when it was listed: its mtime in ns, or an object's ETag.
         part: For a part of a file, `("bytes", start, stop)` or `("rows", start, stop)`.
         rows: Where `run()` takes tables: the rows [first, stop) of the file, from 0; a CSV's
-            header is none. The items are then the rows.
+            header is none. The items are then the rows. A third number says how many rows of
+            the part come before.
     """
 
     path: str
     size_bytes: int
     version: int | str
     part: tuple[str, int, int] | None = None
-    rows: tuple[int, int] | None = None
+    rows: tuple[int, ...] | None = None
 
     @property
     def items(self) -> int:
@@ -36,9 +37,10 @@ class Unit(NamedTuple):
 
     def narrow(self, start: int, stop: int) -> Unit:
         """Return the unit with only some of its items; its `part` stays, for it is what is read."""
-        if self.rows is None:
+        if self.rows is None or (start, stop) == (0, self.items):
             return self
-        return self._replace(rows=(self.rows[0] + start, self.rows[0] + stop))
+        first, before = self.rows[0], self.rows[2] if len(self.rows) > 2 else 0
+        return self._replace(rows=(first + start, first + stop, before + start))
 
     def to_json(self) -> list[Any]:
         """Return the unit as the manifest keeps it."""
@@ -53,7 +55,7 @@ class Unit(NamedTuple):
     def describe(self) -> dict[str, Any]:
         """Return the item as `errors.jsonl` names it."""
         if self.rows is not None:
-            return {"item": self.path, "rows": list(self.rows)}
+            return {"item": self.path, "rows": list(self.rows[:2])}
         if self.part is None:
             return {"item": self.path}
         kind, start, stop = self.part
@@ -84,6 +86,11 @@ def pieces_of(units: Iterable[Unit], items: tuple[int, int] | None = None) -> li
             found.append(Piece(unit, start, stop))
         first += count
     return found
+
+
+def narrowed(units: Iterable[Unit], items: tuple[int, int]) -> list[Unit]:
+    """Return the units with only the items [start, stop) of them all."""
+    return [one.unit.narrow(one.start, one.stop) for one in pieces_of(units, items)]
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -125,6 +125,7 @@ def _manifest(
         manifest = ManifestReader(store, seal)
         for part in seal.parts:
             manifest.mini_batch(part.first)   # checks the part
+        manifest.types  # noqa: B018 (checks them too)
     except (InferayError, OSError, ValueError) as error:
         yield Check("manifest", CHANGED, str(error))
         return
@@ -142,7 +143,8 @@ def _manifest(
 
 
 def _digest(seal: Seal) -> str:
-    return hashlib.sha256("".join(part.sha256 for part in seal.parts).encode()).hexdigest()
+    content = "".join(part.sha256 for part in seal.parts) + seal.types_sha256
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _same(name: str, recorded: Any, found: Any, what: str = "sha256") -> Check:

@@ -21,9 +21,9 @@ from inferay.engine.resources.references import (
     NAME_RULE,
     parse_reference,
 )
-from inferay.engine.resources.sizes import FORMS as MINI_BATCH_SIZE_FORMS
-from inferay.engine.resources.sizes import parse_mini_batch_size
 from inferay.engine.resources.wording import FieldPath, any_of, shown
+from inferay.engine.sizes import FORMS as MINI_BATCH_SIZE_FORMS
+from inferay.engine.sizes import parse_mini_batch_size
 from inferay.errors import InvalidInput, nearest
 
 #: Nodes of one job or pool; ten times the largest Ray cluster that we expect.

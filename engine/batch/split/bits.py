@@ -29,7 +29,8 @@ def positions(mask: Mask) -> Positions:
     octets = mask.view(np.uint8)
     filled = np.flatnonzero(octets != 0)   # most are empty: only the others are unpacked
     at = np.flatnonzero(np.unpackbits(octets[filled], bitorder="little").view(np.bool_))
-    return (filled[at >> 3] << 3) | (at & 7)
+    found: Positions = (filled[at >> 3] << 3) | (at & 7)
+    return found
 
 
 def later(mask: Mask) -> Mask:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from inferay.engine.batch.spec import JobSettings
-from inferay.engine.resources.sizes import parse_mini_batch_size
+from inferay.engine.sizes import parse_mini_batch_size
 from inferay.errors import InvalidInput
 
 #: The annotation of `run`'s first parameter, and the kind of table that it asks for.

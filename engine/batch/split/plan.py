@@ -23,7 +23,7 @@ from inferay.engine.batch.split.slices import DIALECTS, first_records, read_pref
 from inferay.engine.batch.split.sources import LocalSource, RemoteSource, Sources
 from inferay.engine.batch.split.tables import SAMPLE_BYTES, Types, text_table, types_of
 from inferay.engine.batch.units import Unit
-from inferay.engine.resources.sizes import BatchSize
+from inferay.engine.sizes import BatchSize
 
 #: A mini-batch whose size is given in files has at most so many bytes of rows: some 40,000 rows,
 #: beside which the call of `run()` costs little, and which a retry can afford to repeat.
@@ -65,7 +65,6 @@ class TablePlan:
         is_cut: Whether large files are cut.
         limits: Of a mini-batch.
         types: Of each file that was cut; complete when the units have been taken.
-        skipped: Files that were passed over.
     """
 
     sources: Sources
@@ -73,7 +72,6 @@ class TablePlan:
     is_cut: bool
     limits: Limits
     types: dict[str, Types] = field(default_factory=dict)
-    skipped: int = 0
 
     def mini_batches(self, files: Iterable[Unit]) -> Iterator[list[Unit]]:
         """Yield the units of each mini-batch, in the order of the files and their rows.
@@ -96,7 +94,8 @@ class TablePlan:
         for unit in files:
             form = format_of(unit.path)
             if form is None:
-                self.skipped += 1
+                yield from small()
+                yield _nothing_of(unit)
             elif unit.size_bytes <= CHUNK_BYTES or form == "parquet":
                 waiting.append((unit, form))
                 if len(waiting) == 8 * scan_threads():
@@ -130,6 +129,8 @@ class TablePlan:
         ]
         limits = self.limits if self.is_cut else Limits(None, None, None)
         slices = list(row_slices(groups, bytes_max=limits.bytes, rows_max=limits.rows))
+        if not slices:
+            yield _nothing_of(unit)
         if self.kind == "pandas" and len(slices) > 1:
             self.types[unit.path] = parquet_types(schema, metadata)
         for start, stop, size_bytes in slices:
@@ -149,6 +150,8 @@ class TablePlan:
             spans.append((start, stop))
             part = ("bytes", start, stop)
             yield Slice(unit._replace(part=part, rows=(first, last)), stop - start)
+        if not spans:
+            yield _nothing_of(unit)
         if len(spans) > 1:
             self.types[unit.path] = self._text_types(form, source, spans)
 
@@ -165,7 +168,13 @@ class TablePlan:
                 first_records(source, form, start, stop, SAMPLE_BYTES // SAMPLES)
                 for start, stop in sorted(set(chosen))
             ]
-        return types_of(text_table(self.kind, form, prefix, b"\n".join(samples), None))
+        table = text_table(self.kind, form, prefix, b"\n".join(samples), is_sample=True)
+        return types_of(table)
+
+
+def _nothing_of(unit: Unit) -> Slice:
+    """Return a unit without rows: the manifest names every file."""
+    return Slice(unit._replace(part=("bytes", 0, 0), rows=(0, 0)), 0)
 
 
 def group(slices: Iterable[Slice], limits: Limits) -> Iterator[list[Unit]]:

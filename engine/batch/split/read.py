@@ -15,10 +15,7 @@ from inferay.engine.batch.units import Piece, Unit
 from inferay.errors import JobError
 
 if TYPE_CHECKING:
-    import pandas
-    import pyarrow
-
-    Table = pandas.DataFrame | pyarrow.Table
+    from inferay.engine.batch.split.tables import Table
 
 
 class TableReader:
@@ -47,7 +44,7 @@ class TableReader:
             JobError: The file is not what it was when it was listed, or its rows are others.
         """
         form = format_of(piece.unit.path)
-        assert form is not None and piece.unit.part is not None
+        assert form is not None
         assert piece.unit.rows is not None
         types = self._types_of(piece.unit.path)
         if form == "parquet":
@@ -83,8 +80,9 @@ class TableReader:
     def _text(self, piece: Piece, form: Format) -> tuple[bytes, bytes]:
         unit, (_, start, stop) = piece.unit, piece.unit.part or ("", 0, 0)
         whole = unit._replace(part=None, rows=None)
-        is_all = piece.stop - piece.start == unit.items
-        is_kept = self._slice is not None and self._slice[0] == unit
+        before = unit.rows[2] if unit.rows and len(unit.rows) > 2 else None
+        is_all = before is None and piece.stop - piece.start == unit.items
+        is_kept = self._slice is not None and self._slice[0] == unit and not is_all
         if self._prefix is None or self._prefix[0] != whole or not is_kept:
             source = self._sources.open(unit)
             try:
@@ -99,4 +97,5 @@ class TableReader:
             self._slice = unit, text, starts_of(text, form)
         assert self._slice is not None
         _, text, starts = self._slice
-        return self._prefix[1], some_records(text, starts, piece.start, piece.stop)
+        first = (before or 0) + piece.start
+        return self._prefix[1], some_records(text, starts, first, first + piece.stop - piece.start)

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import io
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from inferay.engine.batch.split.formats import Format
 
 if TYPE_CHECKING:
     import pandas
     import pyarrow
+
+    Table: TypeAlias = pandas.DataFrame | pyarrow.Table
 
 #: Columns and their types, as the manifest keeps them: for pandas pairs of name and dtype, for
 #: Arrow the schema in hex.
@@ -29,8 +31,9 @@ _DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 
 def text_table(
-    kind: str, form: Format, prefix: bytes, text: bytes, types: Types | None
-) -> pandas.DataFrame | pyarrow.Table:
+    kind: str, form: Format, prefix: bytes, text: bytes, types: Types | None = None, *,
+    is_sample: bool = False,
+) -> Table:
     """Return records of a text file as a table.
 
     Args:
@@ -40,48 +43,68 @@ def text_table(
             it is what decides how many fields a row has.
         text: Whole records.
         types: Of the file, if it was cut.
+        is_sample: Leave out records that cannot be read: reading their slice will name them.
     """
     if kind == "pyarrow":
-        return _arrow_text(form, prefix, text, types)
+        return _arrow_text(form, prefix, text, types, is_sample=is_sample)
     if form == "jsonl":
-        return conformed(_json_frame(text), types)
-    return conformed(_csv_frame(form, prefix + text, types).iloc[1:], types)
+        return conformed(_json_frame(text, is_sample=is_sample), types)
+    import pandas
+
+    frame = _csv_frame(form, prefix + text, types, is_sample=is_sample)
+    is_numbered = frame.index.equals(pandas.RangeIndex(len(frame)))   # not by a column of the file
+    frame = frame.iloc[1:]
+    return conformed(frame.reset_index(drop=True) if is_numbered else frame, types)
 
 
-def types_of(table: pandas.DataFrame | pyarrow.Table) -> Types:
+def types_of(table: Table) -> Types:
     """Return the table's types, for `text_table`."""
     if hasattr(table, "schema"):
         return table.schema.serialize().to_pybytes().hex()
     return [[name, str(dtype)] for name, dtype in table.dtypes.items()]
 
 
-def _csv_frame(form: Format, data: bytes, types: Types | None) -> pandas.DataFrame:
+def _csv_frame(
+    form: Format, data: bytes, types: Types | None, *, is_sample: bool
+) -> pandas.DataFrame:
     import pandas
 
     # What a float or a text looks like, only its text says: 0.1 is not 1e-1, nor 007 a 7.
     pinned = {name: dtype for name, dtype in types or () if dtype in ("float64", "str")}
     options: dict[str, Any] = {"sep": _DELIMITERS[form], "low_memory": False}
+    if is_sample:
+        options |= {"on_bad_lines": "skip", "encoding_errors": "replace"}
     try:
-        return pandas.read_csv(io.BytesIO(data), dtype=pinned, **options)
+        frame: pandas.DataFrame = pandas.read_csv(io.BytesIO(data), dtype=pinned, **options)
     except pandas.errors.ParserError:
         raise
     except ValueError:   # text where all samples had floats
         texts = {name: dtype for name, dtype in pinned.items() if dtype != "float64"}
-        return pandas.read_csv(io.BytesIO(data), dtype=texts, **options)
+        frame = pandas.read_csv(io.BytesIO(data), dtype=texts, **options)
+    return frame
 
 
-def _json_frame(text: bytes) -> pandas.DataFrame:
+def _json_frame(text: bytes, *, is_sample: bool) -> pandas.DataFrame:
     import pandas
 
-    return pandas.DataFrame([json.loads(line) for line in text.split(b"\n") if line.strip()])
+    rows = []
+    for line in text.split(b"\n"):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError(f"a line of JSON Lines has to be an object, not {line[:100]!r}")
+        except ValueError:   # UnicodeDecodeError too
+            if not is_sample:
+                raise
+            continue
+        rows.append(row)
+    return pandas.DataFrame(rows)
 
 
 def conformed(frame: pandas.DataFrame, types: Types | None) -> pandas.DataFrame:
     """Return the frame with the file's columns and, where its values allow, their types."""
-    import pandas
-
-    if isinstance(frame.index, pandas.RangeIndex):
-        frame.index = pandas.RangeIndex(len(frame))
     if types is None:
         return frame
     if any(name not in frame.columns for name, _ in types):
@@ -96,20 +119,23 @@ def conformed(frame: pandas.DataFrame, types: Types | None) -> pandas.DataFrame:
     return frame.astype(casts, errors="ignore") if casts else frame
 
 
-def _arrow_text(form: Format, prefix: bytes, text: bytes, types: Types | None) -> pyarrow.Table:
+def _arrow_text(
+    form: Format, prefix: bytes, text: bytes, types: Types | None, *, is_sample: bool
+) -> pyarrow.Table:
     import pyarrow
 
     schema = types and pyarrow.ipc.read_schema(pyarrow.py_buffer(bytes.fromhex(types)))
     try:
-        return _arrow_read(form, prefix, text, schema)
+        return _arrow_read(form, prefix, text, schema, is_sample=is_sample)
     except pyarrow.ArrowInvalid:
         if schema is None:
             raise
-        return _arrow_read(form, prefix, text, None)   # a value does not fit the samples' types
+        # A value does not fit the types of the samples.
+        return _arrow_read(form, prefix, text, None, is_sample=False)
 
 
 def _arrow_read(
-    form: Format, prefix: bytes, text: bytes, schema: pyarrow.Schema | None
+    form: Format, prefix: bytes, text: bytes, schema: pyarrow.Schema | None, *, is_sample: bool
 ) -> pyarrow.Table:
     import pyarrow
     from pyarrow import csv
@@ -127,6 +153,9 @@ def _arrow_read(
     return csv.read_csv(
         io.BytesIO(prefix + text),
         csv.ReadOptions(use_threads=False, block_size=len(prefix) + len(text) + 1),
-        csv.ParseOptions(delimiter=_DELIMITERS[form], newlines_in_values=True),
+        csv.ParseOptions(
+            delimiter=_DELIMITERS[form], newlines_in_values=True,
+            invalid_row_handler=(lambda row: "skip") if is_sample else None,
+        ),
         csv.ConvertOptions(column_types=known),
     ).slice(1)

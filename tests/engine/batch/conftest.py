@@ -14,8 +14,9 @@ import pytest
 
 from inferay.engine.batch.driver import Driver, PoolFactory, Result
 from inferay.engine.batch.hand import Hand
-from inferay.engine.batch.manifest import plan, write_manifest
+from inferay.engine.batch.manifest import write_manifest
 from inferay.engine.batch.messages import Lease, ReceiptArrived, WorkerReady, WorkerSettings
+from inferay.engine.batch.plan import by_count
 from inferay.engine.batch.pool import Events, LocalPool, SettingsOf
 from inferay.engine.batch.scorer import Scorer
 from inferay.engine.batch.spec import JobSettings, JobSpec, WorkerSpec
@@ -203,7 +204,7 @@ def wait_for() -> Callable[..., None]:
 def store(tmp_path: Path) -> LocalStore:
     store = LocalStore(tmp_path / "work")
     units = [Unit(f"{number}.txt", 1, 0) for number in range(12)]
-    write_manifest(store, plan(units, 2), root="/in", epoch=1)
+    write_manifest(store, by_count(units, 2), root="/in", epoch=1)
     return store
 
 

@@ -15,10 +15,10 @@ from inferay.engine.batch.manifest import (
     ManifestReader,
     Seal,
     check_version,
-    plan,
     read_seal,
     write_manifest,
 )
+from inferay.engine.batch.plan import by_count
 from inferay.engine.batch.store import LocalStore, MemoryStore
 from inferay.engine.batch.units import Unit
 from inferay.errors import InferayError
@@ -42,7 +42,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 @given(st.integers(0, 60), st.integers(1, 12))
 def test_the_plan_keeps_order_and_only_the_last_mini_batch_is_short(count: int, size: int) -> None:
     units = units_of(count)
-    mini_batches = list(plan(units, size))
+    mini_batches = list(by_count(units, size))
     assert [unit for one in mini_batches for unit in one] == units
     assert all(len(one) == size for one in mini_batches[:-1])
     assert all(0 < len(one) <= size for one in mini_batches)
@@ -53,9 +53,9 @@ def test_the_plan_keeps_order_and_only_the_last_mini_batch_is_short(count: int, 
 @pytest.mark.parametrize("size", [1, 3, 10, 25])
 def test_every_mini_batch_is_read_as_it_was_written(count: int, size: int) -> None:
     store, units = MemoryStore(), units_of(count)
-    seal = write_manifest(store, plan(units, size), root="/in", epoch=1)
+    seal = write_manifest(store, by_count(units, size), root="/in", epoch=1)
     reader = ManifestReader(store, seal)
-    expected = list(plan(units, size))
+    expected = list(by_count(units, size))
     assert (seal.units, seal.mini_batches) == (count, len(expected))
     assert seal.size_bytes == sum(unit.size_bytes for unit in units)
     for index in [*range(len(expected)), *reversed(range(len(expected)))]:
@@ -67,7 +67,7 @@ def test_every_mini_batch_is_read_as_it_was_written(count: int, size: int) -> No
 
 @pytest.mark.usefixtures("small_parts")
 def test_parts_lie_end_to_end_and_hold_whole_mini_batches() -> None:
-    seal = write_manifest(MemoryStore(), plan(units_of(50), 4), root="/in", epoch=1)
+    seal = write_manifest(MemoryStore(), by_count(units_of(50), 4), root="/in", epoch=1)
     assert len(seal.parts) > 2
     first = 0
     for part in seal.parts:
@@ -80,7 +80,7 @@ def test_parts_lie_end_to_end_and_hold_whole_mini_batches() -> None:
 @pytest.mark.usefixtures("small_parts")
 def test_a_reader_keeps_few_parts_in_memory() -> None:
     store = MemoryStore()
-    seal = write_manifest(store, plan(units_of(100), 5), root="/in", epoch=1)
+    seal = write_manifest(store, by_count(units_of(100), 5), root="/in", epoch=1)
     reader = ManifestReader(store, seal)
     for index in range(seal.mini_batches):
         reader.mini_batch(index)
@@ -89,7 +89,7 @@ def test_a_reader_keeps_few_parts_in_memory() -> None:
 
 def test_a_manifest_on_disk_reads_back(tmp_path: Path) -> None:
     store, units = LocalStore(tmp_path), units_of(40)
-    written = write_manifest(store, plan(units, 7), root="/in", epoch=1)
+    written = write_manifest(store, by_count(units, 7), root="/in", epoch=1)
     assert read_seal(store) == written
     assert ManifestReader(store, read_seal(store)).mini_batch(5) == units[35:40]
 
@@ -108,19 +108,19 @@ def test_there_is_no_seal_before_the_manifest_is_whole() -> None:
 
 def test_the_second_writer_uses_the_first_ones_seal() -> None:
     store = MemoryStore()
-    first = write_manifest(store, plan(units_of(10), 2), root="/in", epoch=1)
-    second = write_manifest(store, plan(units_of(33), 5), root="/in", epoch=2)
+    first = write_manifest(store, by_count(units_of(10), 2), root="/in", epoch=1)
+    second = write_manifest(store, by_count(units_of(33), 5), root="/in", epoch=2)
     assert second == first == read_seal(store)
     assert ManifestReader(store, second).mini_batch(4) == units_of(10)[8:]
 
 
 def test_the_same_plan_has_the_same_checksum_whoever_writes_it() -> None:
     seals = [
-        write_manifest(MemoryStore(), plan(units_of(30), 4), root="/in", epoch=epoch)
+        write_manifest(MemoryStore(), by_count(units_of(30), 4), root="/in", epoch=epoch)
         for epoch in (1, 2)
     ]
     assert seals[0].sha256 == seals[1].sha256
-    other = write_manifest(MemoryStore(), plan(units_of(30), 5), root="/in", epoch=1)
+    other = write_manifest(MemoryStore(), by_count(units_of(30), 5), root="/in", epoch=1)
     assert other.sha256 != seals[0].sha256
 
 
@@ -128,7 +128,7 @@ def test_the_same_plan_has_the_same_checksum_whoever_writes_it() -> None:
 @pytest.mark.parametrize("damage", ["flip", "cut", "other", "empty"])
 def test_a_damaged_part_is_named(damage: str) -> None:
     store = MemoryStore()
-    seal = write_manifest(store, plan(units_of(30), 5), root="/in", epoch=1)
+    seal = write_manifest(store, by_count(units_of(30), 5), root="/in", epoch=1)
     name = seal.parts[1].name
     data = bytearray(store.read(name))
     if damage == "flip":
@@ -149,7 +149,7 @@ def test_a_damaged_part_is_named(damage: str) -> None:
 
 def test_a_seal_of_a_later_version_is_refused() -> None:
     store = MemoryStore()
-    write_manifest(store, plan(units_of(3), 2), root="/in", epoch=1)
+    write_manifest(store, by_count(units_of(3), 2), root="/in", epoch=1)
     fields = json.loads(store.read(SEAL))
     assert (fields["format"], fields["version"]) == ("inferay.manifest", 1)
     with pytest.raises(InferayError, match="version 2") as caught:

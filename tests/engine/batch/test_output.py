@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from inferay.engine.batch import output as outputs
 from inferay.engine.batch.journal import Record, claim, encode
-from inferay.engine.batch.manifest import ManifestReader, plan, write_manifest
+from inferay.engine.batch.manifest import ManifestReader, write_manifest
 from inferay.engine.batch.output import (
     check_complete,
     check_free,
@@ -22,6 +22,7 @@ from inferay.engine.batch.output import (
     publish_files,
     publish_rows,
 )
+from inferay.engine.batch.plan import by_count
 from inferay.engine.batch.store import MemoryStore
 from inferay.engine.batch.units import Unit
 from inferay.errors import Conflict, JobError
@@ -87,7 +88,8 @@ def test_records_of_earlier_epochs_count_and_come_first() -> None:
 
 def test_records_that_leave_items_out_are_not_published() -> None:
     store = MemoryStore()
-    seal = write_manifest(store, plan([Unit(str(n), 0, 0) for n in range(5)], 2), root="/", epoch=1)
+    mini_batches = by_count([Unit(str(n), 0, 0) for n in range(5)], 2)
+    seal = write_manifest(store, mini_batches, root="/", epoch=1)
     failure = {"n": 2, "mb": 1, "items": [0, 2]}
     whole = [commit(0, 1, ok=2), commit(1, 2, ok=0, failures=[failure]), commit(2, 3, ok=1)]
     check_complete(whole, seal)
@@ -188,7 +190,7 @@ def test_a_file_that_changed_after_its_mini_batch_is_refused(content: bytes) -> 
 def test_errors_name_items_in_input_order() -> None:
     store, output = MemoryStore(), MemoryStore()
     units = [Unit(name, 1, 0) for name in ("a", "b", "c", "d", "e")]
-    seal = write_manifest(store, plan(units, 3), root="/", epoch=1)
+    seal = write_manifest(store, by_count(units, 3), root="/", epoch=1)
     reader = ManifestReader(store, seal)
 
     def failure(mini_batch: int, first: int, stop: int, kind: str, count: int) -> dict[str, Any]:

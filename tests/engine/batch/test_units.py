@@ -47,7 +47,9 @@ def test_an_item_is_named_with_its_part() -> None:
     assert Unit("a/b.csv", 9, 0).describe() == {"item": "a/b.csv"}
     assert Unit("b.csv", 9, 0, ("rows", 3, 5)).describe() == {"item": "b.csv", "rows": [3, 5]}
     cut = Unit("c.csv", 9, 0, ("bytes", 30, 99), (10, 20))
+    assert cut.narrow(2, 6).narrow(1, 2) == cut._replace(rows=(13, 14, 3))
     assert cut.narrow(2, 3).describe() == {"item": "c.csv", "rows": [12, 13]}
+    assert cut.narrow(0, 10) == cut
     assert Unit("a/b.csv", 9, 0).narrow(0, 1) == Unit("a/b.csv", 9, 0)
 
 

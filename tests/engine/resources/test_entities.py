@@ -19,7 +19,7 @@ from inferay.engine.resources import (
     Model,
     ServerFacts,
 )
-from inferay.engine.resources.sizes import FORMS
+from inferay.engine.sizes import FORMS
 from inferay.errors import InvalidInput
 
 

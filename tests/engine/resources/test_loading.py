@@ -17,7 +17,7 @@ from inferay.engine.resources import (
     Model,
     load,
 )
-from inferay.engine.resources.sizes import FORMS
+from inferay.engine.sizes import FORMS
 from inferay.errors import InvalidInput
 
 D, E, C, S = BatchDeployment, BatchEndpoint, Compute, Datastore

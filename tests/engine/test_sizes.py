@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from inferay.engine.resources.sizes import MINI_BATCH_SIZE_MAX, parse_mini_batch_size
+from inferay.engine.sizes import MINI_BATCH_SIZE_MAX, parse_mini_batch_size
 
 
 @pytest.mark.parametrize(("given", "meant"), [
