@@ -5,7 +5,8 @@ Events go in (`on_*`), leases and journal records come out. It knows no Ray, no 
 Leases are contiguous ranges of mini-batches, sized by measured speed to `max(0.2 s, workers x
 1 ms)` of work and shrinking towards the end. A failed mini-batch is retried alone, then bisected:
 each part gets one attempt, and the single item that fails is the poison. A death blames only the
-mini-batch in hand, and only if the code itself is the cause.
+mini-batch in hand, and only if the code itself is the cause. What fails in the same way everywhere
+(`sameness`) ends the job.
 """
 
 from __future__ import annotations
@@ -15,12 +16,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from inferay.engine.batch.bisection import Part, halves, missing_parts
+from inferay.engine.batch.failures import (
+    Failures,
+    failure_json,
+    same_failure_error,
+    start_error,
+)
 from inferay.engine.batch.formats.columns import to_json
 from inferay.engine.batch.journal import Record
 from inferay.engine.batch.messages import Done, Failure, Lease, Receipt
+from inferay.engine.batch.sameness import Sameness
 from inferay.engine.batch.slots import LEASES_PER_WORKER, Slots, Worker
 from inferay.engine.batch.units import Range
-from inferay.errors import InferayError, JobError, UserCodeError
+from inferay.errors import InferayError, JobError
 
 #: Work in one lease: enough that a lease's own cost (about 0.5 ms in the driver) vanishes.
 LEASE_S_MIN = 0.2
@@ -41,7 +50,8 @@ LEASE_MINI_BATCHES_MAX = 5_000
 #: A worker gives back what it has not begun after this many times the intended work.
 LEASE_BUDGET = 2.0
 
-#: Deaths from outside that a mini-batch survives without blame.
+#: Deaths from outside that a mini-batch and its parts survive without blame; each more is an
+#: attempt, for a script may kill itself.
 KILLS_MAX = 20
 
 #: Failed starts of one worker in a row before its slot is given up.
@@ -95,39 +105,48 @@ class Dispatcher:
         self.slots = Slots(max(1, min(workers, mini_batches)))
         self.workers = self.slots.workers
         self._max_retries = max_retries
-        self._error_threshold = error_threshold
         self._items_of = items_of
         self._script = script
         self._done = bytearray(mini_batches)
-        self._parts: dict[int, list[tuple[int, int]]] = {}
+        self._parts: dict[int, list[Part]] = {}
+        self._attempts: dict[int, int] = {}   # of earlier epochs, where they all failed
         self._pending: deque[Range] = deque()
         self._pending_size = 0
         self._leased_size = 0
         self._retries: deque[tuple[Range, int]] = deque()
-        self._kills: dict[Range, int] = {}
+        self._kills: dict[int, int] = {}   # by mini-batch
+        self._failures = Failures(error_threshold)
+        self._sameness = Sameness(mini_batches)
         self._start_failures: list[Failure] = []
         self._was_ready = False
         self._cost_s = 0.0
         self._next_id = 1
-        self._lowest: tuple[tuple[int, int], dict[str, Any]] | None = None
 
     # -- what the journal says at the start
 
     def replay(self, record: Record) -> None:
-        """Take in a commit record of an earlier epoch; one for a done range counts for nothing."""
+        """Take in a record of an earlier epoch; a commit of a done range counts for nothing."""
         if record["k"] == "commit":
             self._accept(record)
+        elif record["k"] == "attempt":
+            self._attempts[record["mb"]] = record["n"]
 
     def begin(self) -> None:
         """Queue what is not done; call once, after the replay."""
+        begun = self._parts.keys() | self._attempts.keys()
         first = 0
         while first < self.mini_batches:
-            stop = first
-            while stop < self.mini_batches and not self._done[stop]:
-                stop += 1
-            if stop > first:
-                self._queue_around_parts(first, stop)
-            first = stop + 1
+            stop = first + 1
+            if self._done[first]:
+                pass
+            elif first in begun:
+                self._queue_begun(first)
+            else:
+                while stop < self.mini_batches and not self._done[stop] and stop not in begun:
+                    stop += 1
+                self._pending.append(Range(first, stop))
+                self._pending_size += stop - first
+            first = stop
 
     @property
     def is_over(self) -> bool:
@@ -179,11 +198,11 @@ class Dispatcher:
             same = [f for f in self._start_failures if f.signature == failure.signature]
             is_certain = failure.is_own and len(same) >= min(2, len(self.workers))
             if is_certain or len(self._start_failures) >= STARTS_BEFORE_READY_MAX:
-                self._fail_start(failure)
+                self.failure = start_error(failure, self._script)
         elif worker.start_failures >= STARTS_MAX:
             self.slots.lose(slot)
             if self.slots.count("lost") == len(self.workers):
-                self._fail_start(failure)
+                self.failure = start_error(failure, self._script)
 
     def on_death(self, slot: int, failure: Failure, in_hand: int | None) -> list[Record]:
         """A worker died: blame the mini-batch in hand if the code did it, requeue the rest."""
@@ -203,7 +222,7 @@ class Dispatcher:
             if lease is not current:
                 self._requeue(lease)
         suspect = in_hand if is_known and in_hand is not None else current.range.first
-        return self._split_at_death(current, suspect, failure, is_known)
+        return self._split_at_death(slot, current, suspect, failure, is_known)
 
     # -- leases
 
@@ -221,14 +240,17 @@ class Dispatcher:
         worker = self.workers[slot]
         if worker.state != "ready" or self.is_over or len(worker.leases) >= self._leases_allowed():
             return None
-        if self._retries and not _holds_part_of(worker, self._retries[0][0]):
+        probe = self._take_probe(worker) if self._sameness.is_suspected else None
+        if probe is not None:
+            taken, attempt = probe
+        elif self._retries and not _holds_part_of(worker, self._retries[0][0]):
             taken, attempt = self._retries.popleft()
-            self.counts.retries += 1
         elif self._pending:
             taken, attempt = self._take(self._size(worker)), 1
             worker.last_size = taken.stop - taken.first
         else:
             return None
+        self.counts.retries += attempt > 1
         lease = Lease(self._next_id, taken, attempt, self.lease_s * LEASE_BUDGET)
         self._next_id += 1
         self._leased_size += _size(lease)
@@ -247,7 +269,7 @@ class Dispatcher:
         records = [record for done in receipt.done if (record := self._commit(done))]
         for failed in receipt.failed:
             attempt = lease.attempt if lease.range == failed.range else 1
-            records += self._fail(failed.range, failed.items, failed.failure, attempt)
+            records += self._fail(slot, failed.range, failed.items, failed.failure, attempt)
         return records
 
     # -- queues
@@ -273,6 +295,24 @@ class Dispatcher:
         self._pending_size -= taken.stop - taken.first
         return taken
 
+    def _take_probe(self, worker: Worker) -> tuple[Range, int] | None:
+        """Return what of the probes may be tried now, if anything."""
+        probes = self._sameness.probes
+        for at, (one, attempt) in enumerate(self._retries):
+            if one.first in probes and not _holds_part_of(worker, one):
+                del self._retries[at]
+                return one, attempt
+        for at, waiting in enumerate(self._pending):
+            for index in probes:
+                if waiting.first <= index < waiting.stop:
+                    del self._pending[at]
+                    for rest in (Range(index + 1, waiting.stop), Range(waiting.first, index)):
+                        if rest.first < rest.stop:
+                            self._pending.insert(at, rest)
+                    self._pending_size -= 1
+                    return Range(index, index + 1), 1
+        return None
+
     def _push_front(self, work: Range) -> None:
         self._pending.appendleft(work)
         self._pending_size += work.stop - work.first
@@ -283,29 +323,17 @@ class Dispatcher:
         else:
             self._push_front(lease.range)
 
-    def _queue_around_parts(self, first: int, stop: int) -> None:
-        """Queue [first, stop), and of mini-batches that are done in part only what is missing."""
-        for index in sorted(i for i in self._parts if first <= i < stop):
-            if index > first:
-                self._pending.append(Range(first, index))
-                self._pending_size += index - first
-            for start, end in self._gaps(index):
-                attempt = self._max_retries + 2
-                self._retries.append((Range(index, index + 1, (start, end)), attempt))
-            first = index + 1
-        if stop > first:
-            self._pending.append(Range(first, stop))
-            self._pending_size += stop - first
-
-    def _gaps(self, index: int) -> list[tuple[int, int]]:
-        gaps, at = [], 0
-        for start, stop in sorted(self._parts[index]):
-            if start > at:
-                gaps.append((at, start))
-            at = max(at, stop)
-        if at < self._items_of(index):
-            gaps.append((at, self._items_of(index)))
-        return gaps
+    def _queue_begun(self, index: int) -> None:
+        """Queue a mini-batch that was tried or done in part, to go on where it was."""
+        done, items = self._parts.get(index, []), self._items_of(index)
+        attempts = self._attempts.get(index, 0)
+        if not done and (attempts <= self._max_retries or items == 1):
+            attempt = min(attempts, self._max_retries) + 1
+            self._retries.append((Range(index, index + 1), attempt))
+            return
+        for part, depth in missing_parts((0, items), done):
+            attempt = self._max_retries + 1 + depth
+            self._retries.append((Range(index, index + 1, part), attempt))
 
     def _measure(self, receipt: Receipt) -> None:
         scored = len(receipt.failed) + sum(d.range.stop - d.range.first for d in receipt.done)
@@ -317,7 +345,7 @@ class Dispatcher:
 
     def _commit(self, done: Done) -> Record | None:
         failures = [
-            _failure_json(
+            failure_json(
                 Range(index, index + 1, done.range.items), items, missing, 1,
                 Failure("RowsMissing", f"run() returned {items - missing} rows for {items} items"),
             )
@@ -334,26 +362,31 @@ class Dispatcher:
         return self._accept(record)
 
     def _fail(
-        self, failed: Range, items: int, failure: Failure, attempt: int
+        self, slot: int, failed: Range, items: int, failure: Failure, attempt: int
     ) -> list[Record]:
-        if not failed.is_part and attempt <= self._max_retries:
+        is_retried = not failed.is_part and attempt <= self._max_retries
+        is_final = items == 1 and not is_retried
+        is_same = self._sameness.on_failure(
+            slot, failed.first, failure, is_final=is_final, ready=self.slots.count("ready")
+        )
+        if is_same:
+            self.failure = self.failure or same_failure_error(self._sameness.tried, failure)
+        if is_final:
+            poison = failure_json(failed, items, items, attempt, failure)
+            record = self._accept({
+                "k": "commit", "r": failed.to_json(), "seg": "", "at": [0, 0], "rows": 0, "ok": 0,
+                "failures": [poison], "files": [],
+            })
+            return [record] if record else []
+        if is_retried:
             self._retries.append((failed, attempt + 1))
-            return []
-        if items > 1:
-            start, stop = failed.items or (0, items)
-            middle = (start + stop) // 2
-            for part in ((middle, stop), (start, middle)):
+        else:
+            for part in reversed(halves(failed.items or (0, items))):
                 self._retries.appendleft((Range(failed.first, failed.stop, part), attempt + 1))
-            return []
-        poison = _failure_json(failed, items, items, attempt, failure)
-        record = self._accept({
-            "k": "commit", "r": failed.to_json(), "seg": "", "at": [0, 0], "rows": 0, "ok": 0,
-            "failures": [poison], "files": [],
-        })
-        return [record] if record else []
+        return [] if failed.is_part else [{"k": "attempt", "mb": failed.first, "n": attempt}]
 
     def _split_at_death(
-        self, lease: Lease, suspect: int, failure: Failure, is_known: bool
+        self, slot: int, lease: Lease, suspect: int, failure: Failure, is_known: bool
     ) -> list[Record]:
         one = lease.range if lease.range.is_part else Range(suspect, suspect + 1)
         if not lease.range.is_part and lease.range != one:
@@ -363,12 +396,12 @@ class Dispatcher:
                 self._push_front(Range(lease.range.first, one.first))
         attempt = lease.attempt if lease.range == one else 1
         if not (failure.is_own and is_known):
-            self._kills[one] = self._kills.get(one, 0) + 1
-            if self._kills[one] <= KILLS_MAX:
+            self._kills[one.first] = self._kills.get(one.first, 0) + 1
+            if self._kills[one.first] <= KILLS_MAX:
                 self._requeue(Lease(0, one, attempt, 0))
                 return []
         items = one.items[1] - one.items[0] if one.items else self._items_of(one.first)
-        return self._fail(one, items, failure, attempt)
+        return self._fail(slot, one, items, failure, attempt)
 
     def _accept(self, record: Record) -> Record | None:
         """Count a commit record, unless its range is done: first commit wins."""
@@ -383,10 +416,12 @@ class Dispatcher:
             if done.items in parts:
                 return None
             parts.append(done.items)
-            if not self._gaps(done.first):
+            if sum(stop - start for start, stop in parts) == self._items_of(done.first):
                 del self._parts[done.first]
                 self._done[done.first] = 1
                 self.counts.mini_batches_done += 1
+        if record["ok"] and self._sameness.probes:
+            self._sameness.on_success()
         self.counts.items_ok += record["ok"]
         self.counts.rows += record["rows"]
         for failure in record["failures"]:
@@ -395,45 +430,17 @@ class Dispatcher:
 
     def _count_failure(self, failure: dict[str, Any]) -> None:
         self.counts.items_failed += failure["n"]
-        key = (failure["mb"], failure["items"][0])
-        if self._lowest is None or key < self._lowest[0]:
-            self._lowest = (key, failure)
-        if 0 <= self._error_threshold < self.counts.items_failed:
-            self.failure = self.threshold_error()
+        error = self._failures.add(failure, self.counts.items_failed)
+        self.failure = self.failure or error
 
     @property
     def first_failure(self) -> dict[str, Any] | None:
         """The failure of the lowest item known to have failed."""
-        return self._lowest[1] if self._lowest else None
-
-    def threshold_error(self) -> JobError:
-        """Return the error of a job with more failed items than its threshold allows."""
-        return JobError(
-            f"{self.counts.items_failed} items have failed, more than error_threshold "
-            f"{self._error_threshold} allows; the first: {self._first_line()}",
-            code="ErrorThresholdExceeded", details=self._first_traceback(),
-        )
+        return self._failures.first
 
     def nothing_succeeded_error(self) -> JobError:
         """Return the error of a job in which no item succeeded, whatever its threshold."""
-        return JobError(
-            f"none of {self.counts.items_failed} items succeeded; the first: {self._first_line()}",
-            code="NoItemSucceeded", details=self._first_traceback(),
-        )
-
-    def _first_line(self) -> str:
-        return str(self._lowest[1]["exception"]) if self._lowest else "none"
-
-    def _first_traceback(self) -> str | None:
-        return (self._lowest[1]["traceback"] or None) if self._lowest else None
-
-    def _fail_start(self, failure: Failure) -> None:
-        code = {"Exception": "InitFailed"}.get(failure.kind, failure.kind)
-        error = UserCodeError if failure.is_own else JobError
-        who = "" if failure.is_own else f"no worker of {self._script} could start: "
-        self.failure = error(
-            f"{who}{failure.exception}", code=code, details=failure.traceback or None,
-        )
+        return self._failures.nothing_succeeded_error(self.counts.items_failed)
 
 
 def _size(lease: Lease) -> int:
@@ -447,13 +454,3 @@ def _holds_part_of(worker: Worker, one: Range) -> bool:
 
 def _holds(lease: Lease, in_hand: int | None) -> bool:
     return in_hand is not None and lease.range.first <= in_hand < lease.range.stop
-
-
-def _failure_json(
-    failed: Range, items: int, count: int, attempts: int, failure: Failure
-) -> dict[str, Any]:
-    return {
-        "mb": failed.first, "items": list(failed.items or (0, items)), "n": count,
-        "attempts": attempts, "kind": failure.kind, "exception": failure.exception,
-        "traceback": failure.traceback,
-    }

@@ -28,6 +28,7 @@ from inferay.engine.batch.dispatch import (
 )
 from inferay.engine.batch.journal import Record
 from inferay.engine.batch.messages import Done, Failed, Failure, Lease, Receipt
+from inferay.engine.batch.sameness import PROBES, PROBES_AFTER_DEATH, cause_of
 from inferay.engine.batch.slots import LEASES_PER_WORKER
 from inferay.engine.batch.units import Range
 from inferay.errors import InferayError, JobError, UserCodeError
@@ -80,10 +81,15 @@ def validate(dispatcher: Dispatcher) -> None:
     assert dispatcher._pending_size == sum(r.stop - r.first for r in dispatcher._pending)
 
 
+def commits(records: list[Record]) -> list[Record]:
+    return [record for record in records if record["k"] == "commit"]
+
+
 def failed_items(records: list[Record]) -> list[Item]:
     return sorted(
         (failure["mb"], item)
-        for record in records for failure in record["failures"] for item in range(*failure["items"])
+        for record in commits(records)
+        for failure in record["failures"] for item in range(*failure["items"])
     )
 
 
@@ -342,7 +348,7 @@ def test_a_mini_batch_gets_its_attempts_and_each_part_one(max_retries: int) -> N
 
 def test_a_mini_batch_of_one_item_is_the_poison_itself() -> None:
     bench = Bench([1, 1], bad={(0, 0)}, workers=1, max_retries=2).begin().finish()
-    (record,) = [record for record in bench.records if record["failures"]]
+    (record,) = [record for record in commits(bench.records) if record["failures"]]
     assert record["r"] == [0, 1]
     assert record["failures"] == [{
         "mb": 0, "items": [0, 1], "n": 1, "attempts": 3, "kind": "Exception",
@@ -384,8 +390,9 @@ def lease_of(bench: Bench, slot: int = 0) -> Lease:
 
 
 def grown(items: list[int], **facts: Any) -> tuple[Bench, Lease]:
-    """Return a bench whose worker 0 holds a lease of several mini-batches."""
+    """Return a bench whose worker 0 has scored some and holds a lease of several mini-batches."""
     bench = Bench(items, **facts).begin()
+    bench.answer(0, lease_of(bench), cost_s=1e-6)
     lease = lease_of(bench)
     while lease.range.stop - lease.range.first < 4:
         bench.answer(0, lease, cost_s=1e-6)
@@ -614,13 +621,146 @@ def test_a_record_that_comes_twice_counts_once() -> None:
 
 def test_a_resumed_mini_batch_scores_only_the_parts_that_are_missing() -> None:
     bench = Bench([8, 1], bad={(0, 7)}, workers=1, max_retries=0).begin().finish()
-    parts = [record for record in bench.records if len(record["r"]) == 4]
+    parts = [record for record in commits(bench.records) if len(record["r"]) == 4]
     again = Bench([8, 1], bad={(0, 7)}, workers=1, max_retries=0)
     again.dispatcher.replay(parts[0])   # items 0 to 4
     again.begin().finish()
     assert Range(0, 1) not in again.begun
     assert all(one.items is None or one.items[0] >= 4 for one in again.begun)
     assert failed_items(again.records) == [(0, 7)]
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.integers(1, 20), st.data(), st.integers(0, 2))
+def test_attempts_are_the_same_however_often_a_job_is_resumed(
+    items: int, data: st.DataObject, max_retries: int
+) -> None:
+    bad = data.draw(st.sets(st.tuples(st.just(0), st.integers(0, items - 1)), min_size=1))
+    facts: dict[str, Any] = {"bad": bad, "workers": 1, "max_retries": max_retries}
+    bench = Bench([items, 1], **facts).begin().finish()
+    cut = data.draw(st.integers(0, len(bench.records)))
+    again = Bench([items, 1], **facts)
+    for record in bench.records[:cut]:
+        again.dispatcher.replay(json.loads(json.dumps(record)))
+    again.records += bench.records[:cut]
+    again.begin().finish()
+    assert attempts(again.records) == attempts(bench.records)
+
+
+def attempts(records: list[Record]) -> dict[Item, int]:
+    return {
+        (failure["mb"], failure["items"][0]): failure["attempts"]
+        for record in commits(records) for failure in record["failures"]
+    }
+
+
+def test_a_mini_batch_that_failed_before_is_not_given_all_its_attempts_again() -> None:
+    bench = Bench([4, 1], bad={(0, 0)}, workers=1, max_retries=3).begin()
+    for _ in range(2):
+        bench.answer(0, lease_of(bench))
+    again = Bench([4, 1], bad={(0, 0)}, workers=1, max_retries=3)
+    for record in bench.records:
+        again.dispatcher.replay(record)
+    again.begin().finish()
+    whole = [lease.attempt for lease in again.given if lease.range == Range(0, 1)]
+    assert whole == [3, 4]
+
+
+# -- the same failure everywhere
+
+
+def all_of(items: list[int]) -> set[Item]:
+    return {(i, j) for i, count in enumerate(items) for j in range(count)}
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8])
+@pytest.mark.parametrize("max_retries", [0, 3])
+def test_a_job_that_fails_the_same_way_everywhere_stops_early(
+    workers: int, max_retries: int
+) -> None:
+    items = [10] * 10_000
+    bench = Bench(items, bad=all_of(items), workers=workers, max_retries=max_retries)
+    dispatcher = bench.begin().dispatcher
+    while not dispatcher.is_over:
+        for slot in dispatcher.workers:
+            if lease := bench.lease(slot):
+                bench.answer(slot, lease)
+    error = dispatcher.failure
+    assert isinstance(error, JobError)
+    assert error.code == "SameFailureEverywhere"
+    assert "30 items spread over the whole input" in error.message
+    assert error.message.count("ValueError: bad") == 1
+    assert error.details == "score.py line 3"
+    assert sum(bench.begun.values()) < 32 * workers + PROBES * (max_retries + 6) * 2
+    assert dispatcher.counts.items_failed == len(failed_items(bench.records))
+
+
+def test_crashes_everywhere_stop_a_job_sooner() -> None:
+    bench = Bench([2] * 1000, workers=2, max_retries=1).begin()
+    deaths = 0
+    while not bench.dispatcher.is_over:
+        for slot in (0, 1):
+            lease = lease_of(bench, slot)
+            bench.die(slot, CRASH, lease.range.first)
+            deaths += 1
+            if bench.dispatcher.is_over:
+                break
+        bench.all_ready()
+    assert isinstance(bench.dispatcher.failure, JobError)
+    assert bench.dispatcher.failure.code == "SameFailureEverywhere"
+    assert deaths < 2 * PROBES_AFTER_DEATH * 4
+
+
+@pytest.mark.parametrize("good", [(30, 0), (5_000, 3), (9_990, 9)])
+def test_one_good_item_among_the_tried_keeps_the_job_going(good: Item) -> None:
+    items = [10] * 10_000
+    probe = good[0] * PROBES // 10_000 * 10_000 // PROBES   # the probe nearest to it
+    bench = Bench(items, bad=all_of(items) - {(probe, item) for item in range(10)}, workers=2)
+    bench.begin()
+    for _ in range(2_000):
+        for slot in (0, 1):
+            if lease := bench.lease(slot):
+                bench.answer(slot, lease)
+    assert bench.dispatcher.failure is None
+
+
+def test_bad_items_at_the_beginning_do_not_stop_a_job() -> None:
+    items = [2] * 200
+    bench = Bench(items, bad={(i, j) for i in range(50) for j in range(2)}, workers=2)
+    bench.begin().finish()
+    assert bench.dispatcher.failure is None
+    assert bench.dispatcher.counts.items_failed == 100
+
+
+def test_mini_batches_that_all_hold_one_bad_item_do_not_stop_a_job() -> None:
+    items = [4] * 60
+    bench = Bench(items, bad={(i, 1) for i in range(60)}, workers=2).begin().finish()
+    assert bench.dispatcher.failure is None
+    assert bench.dispatcher.counts.items_failed == 60
+
+
+def test_a_failure_that_only_one_of_two_workers_meets_is_not_everywhere() -> None:
+    items = [1] * 100
+    bench = Bench(items, bad=all_of(items), workers=2, max_retries=0).begin()
+    for _ in range(60):
+        if lease := bench.lease(0):
+            bench.answer(0, lease, scored=1)
+    assert bench.dispatcher.failure is None
+
+
+@pytest.mark.parametrize(("one", "other", "is_same"), [
+    ('  File "score.py", line 3, in run\n', '  File "score.py", line 3, in run\n', True),
+    ('  File "score.py", line 3, in run\n', '  File "score.py", line 4, in run\n', False),
+    ('  File "score.py", line 3, in f\n  File "/lib/x.py", line 1, in g\n',
+     '  File "score.py", line 3, in f\n  File "/lib/x.py", line 9, in g\n', True),
+    ("", "", True),
+])
+def test_failures_of_one_cause_are_of_one_class_and_line_of_the_users(
+    one: str, other: str, is_same: bool
+) -> None:
+    first = cause_of(Failure("Exception", "KeyError: 'a'", one))
+    assert (first == cause_of(Failure("Exception", "KeyError: 'b'", other))) is is_same
+    assert first != cause_of(Failure("Exception", "ValueError: 'a'", one))
 
 
 # -- starts
