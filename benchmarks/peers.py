@@ -96,7 +96,7 @@ def ray_data(job: Job) -> None:
 
     read = {"csv": ray.data.read_csv, "parquet": ray.data.read_parquet}[job.kind]
     read(job.input).map_batches(
-        score_table, batch_format="pandas", batch_size=None
+        score_table, batch_format="pyarrow", batch_size=None
     ).write_csv(job.output)
 
 
@@ -163,10 +163,11 @@ def daft(job: Job) -> None:
             return_dtype=data_type.int64(), batch_size=125_000
         )
         def table(self, *columns: Any) -> Any:
-            import pandas as pd
+            import pyarrow as pa
 
-            frame = pd.DataFrame({f"x{i}": c.to_arrow() for i, c in enumerate(columns)})
-            return self.scorer.labels(frame)
+            return self.scorer.labels(
+                pa.table({f"x{i}": column.to_arrow() for i, column in enumerate(columns)})
+            )
 
     model: Any = Model()
     if job.kind == "files":

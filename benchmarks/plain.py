@@ -132,7 +132,7 @@ def _csv_slices(path: str, at: int, stop: int, options: Any) -> Iterator[Any]:
             if at + len(data) < stop:
                 data += file.readline()
             at += len(data)
-            yield pacsv.read_csv(pa.BufferReader(data), read_options=options).to_pandas()
+            yield pacsv.read_csv(pa.BufferReader(data), read_options=options)
 
 
 def _parquet(job: Job, part: int) -> Iterator[Any]:
@@ -142,7 +142,7 @@ def _parquet(job: Job, part: int) -> Iterator[Any]:
     half = file.num_row_groups // PARTS
     groups = range(half) if part == 0 else range(half, file.num_row_groups)
     for group in groups:
-        yield file.read_row_group(group, use_threads=False).to_pandas()
+        yield file.read_row_group(group, use_threads=False)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,11 @@
 import os
 
 import joblib
+import numpy
+import pyarrow
+
+#: Of the table; a pandas DataFrame has them by the same names.
+COLUMNS = [f"x{number}" for number in range(8)]
 
 
 def init():
@@ -10,5 +15,5 @@ def init():
     model = joblib.load(os.path.join(os.environ["AZUREML_MODEL_DIR"], "model.joblib"))
 
 
-def run(mini_batch):
-    return model.predict(mini_batch.to_numpy())
+def run(mini_batch: pyarrow.Table):
+    return model.predict(numpy.column_stack([mini_batch[name] for name in COLUMNS]))
