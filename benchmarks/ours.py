@@ -16,7 +16,6 @@ from inferay.engine.batch.pool import Events, Pool, SettingsOf
 from inferay.engine.batch.runner import on_ray
 from inferay.engine.batch.spec import JobSettings, WorkerSpec
 
-
 #: Of a table, one mini-batch: about 150,000 rows of CSV, one row group of Parquet.
 SLICES = {"csv": "8MB", "parquet": "4MB"}
 
