@@ -12,6 +12,9 @@ from inferay.engine.batch.formats.columns import Type
 #: Up to here a double holds each integer.
 _DOUBLE_INTEGER_MAX = 1 << 53
 
+#: The most common types, which are canonical already.
+_AS_THEY_ARE = (pa.string(), pa.float64(), pa.float32(), pa.int64(), pa.bool_(), pa.null())
+
 
 def canonical(array: pa.Array) -> tuple[pa.Array, Type]:
     """Return the array in one of our types, and which; nothing of its values is lost.
@@ -41,7 +44,8 @@ def canonical(array: pa.Array) -> tuple[pa.Array, Type]:
         _, item = canonical(pa.nulls(0, kind.item_type))
         return array.cast(to_arrow(["map", key, item])), ["map", key, item]
     found_type = _plain_type(kind)
-    array = array.cast(to_arrow(found_type))
+    if isinstance(found_type, list) or kind not in _AS_THEY_ARE:
+        array = array.cast(to_arrow(found_type))
     if found_type in ("int64", "uint64") and _is_wide(array):
         found_type = f"{found_type} wide"
     return array, found_type

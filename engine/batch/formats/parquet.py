@@ -1,6 +1,7 @@
-"""Parquet's rows in a segment: Arrow IPC streams, a batch per mini-batch.
+"""Parquet's rows in a segment: Arrow IPC streams.
 
-A run of mini-batches is one stream, or several, where the columns change within it.
+A run of mini-batches is one stream, or several, where the columns change within it. Rows of small
+mini-batches are gathered into batches.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from uuid import UUID
 import pyarrow as pa
 
 from inferay.engine.batch.formats.arrow_types import canonical
+from inferay.engine.batch.formats.columns import Type
 from inferay.engine.batch.formats.encoding import Encoded
 from inferay.engine.batch.formats.results import (
     PREDICTION,
@@ -29,6 +31,9 @@ from inferay.engine.batch.formats.results import (
 from inferay.engine.batch.formats.sources import FILE, ROW, Source, places, valid_text
 from inferay.engine.batch.rows import RowsError
 
+#: Rows are gathered up to so many bytes before they are written.
+BATCH_BYTES = 1 << 20
+
 
 class ParquetEncoder:
     """Turns results into record batches."""
@@ -37,43 +42,62 @@ class ParquetEncoder:
         self._sink = Sink()
         self._writer: Any = None
         self._schema: pa.Schema | None = None
+        self._held: list[pa.RecordBatch] = []
+        self._held_bytes = 0
 
     def encode(self, result: Any, sources: Sequence[Source]) -> Encoded:
         """See `Encoder.encode`."""
         rows, found = _arrays(result)
         files, indexes = places(sources, rows)
-        arrays = {ROW: pa.array(indexes, pa.int64()), **found}
-        arrays.setdefault(FILE, _text_array(list(files)))
-        columns: list[Any] = []
-        for name, array in arrays.items():
+        columns: dict[str, tuple[pa.Array, Type]] = {}
+        if ROW not in found:
+            columns[ROW] = pa.array(indexes, pa.int64()), "int64"
+        for name, array in found.items():
             try:
-                arrays[name], kind = canonical(array)
+                columns[name] = canonical(array)
             except (pa.ArrowException, ValueError) as error:
                 raise _refused(name, error) from None
-            columns.append((name, kind if rows else "null"))
-        batch = pa.RecordBatch.from_pydict(arrays) if rows else None
-        return Encoded(rows, batch, tuple(columns))
+        if FILE not in found:
+            columns[FILE] = _text_array(list(files)), "string"
+        kinds = tuple((name, kind if rows else "null") for name, (_, kind) in columns.items())
+        arrays = [array for array, _ in columns.values()]
+        batch = pa.RecordBatch.from_arrays(arrays, list(columns)) if rows else None
+        return Encoded(rows, batch, kinds)
 
     def write(self, encoded: Encoded) -> bytes:
         """See `Encoder.write`."""
         batch = encoded.content
         if batch is None:
             return b""
-        ended = b""
         if batch.schema != self._schema:
-            ended = self.end_run()
-            self._writer = pa.ipc.new_stream(self._sink, batch.schema)
+            self._end_stream()
             self._schema = batch.schema
-        self._writer.write_batch(batch)
-        return ended + self._sink.take()
+        self._held.append(batch)
+        self._held_bytes += batch.nbytes
+        if self._held_bytes >= BATCH_BYTES:
+            self._write_held()
+        return self._sink.take()
 
     def end_run(self) -> bytes:
         """See `Encoder.end_run`."""
-        if self._writer is None:
-            return b""
-        self._writer.close()
-        self._writer = self._schema = None
+        self._end_stream()
         return self._sink.take()
+
+    def _write_held(self) -> None:
+        """Write what is held as one batch: small ones cost more to read than their rows."""
+        if self._writer is None:
+            self._writer = pa.ipc.new_stream(self._sink, self._schema)
+        for batch in pa.Table.from_batches(self._held).combine_chunks().to_batches():
+            self._writer.write_batch(batch)
+        self._held.clear()
+        self._held_bytes = 0
+
+    def _end_stream(self) -> None:
+        if self._held:
+            self._write_held()
+        if self._writer is not None:
+            self._writer.close()
+        self._writer = self._schema = None
 
 
 def _arrays(result: Any) -> tuple[int, dict[str, pa.Array]]:
