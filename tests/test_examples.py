@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from inferay.engine.batch.driver import Driver
+from inferay.engine.batch.pool import LocalPool
+from inferay.engine.batch.user_spec import read_user_spec
 from tests.services import require_program
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,6 +64,18 @@ def test_the_digits_demo_reaches_its_accuracy_and_leaves_nothing_running(tmp_pat
     assert accuracy is not None, output
     assert float(accuracy.group(1)) > 90
     assert processes_that_name(str(tmp_path)) == []
+
+
+def test_the_tables_example_gives_a_row_for_each_row_of_its_files(tmp_path: Path) -> None:
+    folder = tmp_path / "tables"
+    shutil.copytree(ROOT / "examples" / "tables", folder)
+    subprocess.run([sys.executable, "prepare.py"], cwd=folder, check=True, timeout=60)
+    spec = read_user_spec(folder / "spec.yml", {"INFERAY_HOME": str(tmp_path / "home")}).spec
+    assert (spec.settings.split, spec.settings.table) == ("rows", "pandas")
+    assert Driver(spec, LocalPool).run().status == "Completed"
+    rows = (folder / "out" / "predictions.csv").read_text().splitlines()
+    assert [row.split()[0] for row in rows] == [str(patient) for patient in range(100_050)]
+    assert rows[1] == "1 0.92"
 
 
 def readme_blocks() -> list[tuple[str, str]]:
