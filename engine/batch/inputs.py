@@ -59,6 +59,11 @@ class Inputs:
         if held:
             yield _joined(held), sources
 
+    def close(self) -> None:
+        """Let go of what is open."""
+        if self._reader is not None:
+            self._reader.close()
+
 
 def _fit(one: Any, other: Any) -> bool:
     if hasattr(one, "schema"):

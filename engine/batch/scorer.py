@@ -127,6 +127,7 @@ class Scorer:
     def close(self) -> None:
         """Release the segment and the staging folder."""
         self._segment.close()
+        self._inputs.close()
         self._staging.remove()
 
     def _score_one(

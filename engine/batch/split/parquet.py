@@ -80,6 +80,7 @@ class ParquetRows:
     def __init__(self, file: IO[bytes]) -> None:
         from pyarrow.parquet import ParquetFile
 
+        self._file = file
         self._parquet = ParquetFile(file)
         metadata = self._parquet.metadata
         self._firsts = [0]
@@ -111,7 +112,9 @@ class ParquetRows:
 
     def close(self) -> None:
         """Let go of the file."""
-        self._parquet.close(force=True)
+        self._batches = iter(())
+        self._parquet.close()
+        self._file.close()
 
     def _begin(self, group: int) -> None:
         groups = list(range(group, len(self._firsts) - 1))

@@ -61,12 +61,16 @@ class TableReader:
             )
         return table
 
+    def close(self) -> None:
+        """Let go of the file that is open; the next call of `read` opens what it needs."""
+        if self._parquet is not None:
+            self._parquet[1].close()
+            self._parquet = None
+
     def _read_parquet(self, piece: Piece, types: Types | None) -> Table:
         whole = piece.unit._replace(part=None, rows=None)
         if self._parquet is None or self._parquet[0] != whole:
-            if self._parquet is not None:
-                self._parquet[1].close()
-                self._parquet = None
+            self.close()
             source = self._sources.open(piece.unit)
             try:
                 self._parquet = whole, ParquetRows(source.open())

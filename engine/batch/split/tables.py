@@ -105,6 +105,8 @@ def _json_frame(text: bytes, *, is_sample: bool) -> pandas.DataFrame:
 
 def conformed(frame: pandas.DataFrame, types: Types | None) -> pandas.DataFrame:
     """Return the frame with the file's columns and, where its values allow, their types."""
+    import numpy as np
+
     if types is None:
         return frame
     if any(name not in frame.columns for name, _ in types):
@@ -113,8 +115,9 @@ def conformed(frame: pandas.DataFrame, types: Types | None) -> pandas.DataFrame:
     casts: dict[Any, str] = {}
     for name, dtype in types:
         found = frame[name].dtype
-        is_number = found.kind in "iufb" and (dtype in ("float64", "uint64") or dtype == "object")
-        if str(found) != dtype and (is_number or (dtype == "str" and frame[name].isna().all())):
+        is_number = isinstance(found, np.dtype) and found.kind in "iufb"
+        is_wider = is_number and dtype in ("float64", "uint64", "object")
+        if str(found) != dtype and (is_wider or (dtype == "str" and frame[name].isna().all())):
             casts[name] = dtype
     return frame.astype(casts, errors="ignore") if casts else frame
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,19 +45,20 @@ class Cut:
 
 
 @pytest.fixture
-def cut(tmp_path: Path) -> Callable[..., Cut]:
+def cut(tmp_path: Path) -> Iterator[Callable[..., Cut]]:
     """Write files of given contents into a folder, and cut them."""
-    count = 0
+    made: list[Cut] = []
 
     def cut_files(
         size: BatchSize, *, kind: str = "pandas", is_cut: bool = True, **files: bytes
     ) -> Cut:
-        nonlocal count
-        count += 1
-        folder = tmp_path / f"input{count}"
+        folder = tmp_path / f"input{len(made)}"
         folder.mkdir()
         for name, content in files.items():
             (folder / name.replace("__", ".")).write_bytes(content)
-        return Cut(folder, size, kind=kind, is_cut=is_cut)
+        made.append(Cut(folder, size, kind=kind, is_cut=is_cut))
+        return made[-1]
 
-    return cut_files
+    yield cut_files
+    for one in made:
+        one.inputs.close()
