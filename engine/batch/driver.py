@@ -58,6 +58,7 @@ from inferay.engine.batch.publish import assemble, publish_partial
 from inferay.engine.batch.redrive import PLAN, make_plan, present, read_plan
 from inferay.engine.batch.spec import JobSpec
 from inferay.engine.batch.store import LocalStore, Store, is_full
+from inferay.engine.batch.telemetry import Telemetry
 from inferay.engine.batch.units import Unit, items_of
 from inferay.errors import InferayError, JobError
 
@@ -318,17 +319,17 @@ class Driver:
             return
         pool = self.make_pool(lambda slot, start: self._worker(epoch, slot, start), self._events)
         self._pool = pool
+        telemetry = Telemetry(dispatcher.slots)
+        progress.watch(telemetry)
         while not dispatcher.is_over:
-            for slot in dispatcher.slots_to_start():
-                pool.start(slot)
-            for slot in dispatcher.slots_to_release(time.monotonic()):
-                pool.release(slot)
-            self._give_leases(pool, dispatcher, progress)
+            telemetry.advance(time.monotonic())
+            self._tend_workers(pool, dispatcher, telemetry)
+            self._give_leases(pool, dispatcher, progress, telemetry)
             progress.write_if_due("Running", dispatcher, pool.waiting_for)
             self._check_stop(store)
             self._give_up_silent(pool)
             for event in self._wait():
-                records = self._take_in(dispatcher, event)
+                records = self._take_in(dispatcher, event, telemetry)
                 for record in records:
                     writer.append(record)
                 for record in records:
@@ -357,8 +358,19 @@ class Driver:
 
     # -- one turn of the loop
 
+    def _tend_workers(self, pool: Pool, dispatcher: Dispatcher, telemetry: Telemetry) -> None:
+        now_s = time.monotonic()
+        for slot in dispatcher.slots_to_start():
+            telemetry.started(slot)
+            pool.start(slot)
+        for slot in dispatcher.slots_to_release(now_s):
+            telemetry.left(slot)
+            pool.release(slot)
+        for slot in telemetry.to_look_at(now_s):
+            pool.look(slot)
+
     def _give_leases(
-        self, pool: Pool, dispatcher: Dispatcher, progress: ProgressWriter
+        self, pool: Pool, dispatcher: Dispatcher, progress: ProgressWriter, telemetry: Telemetry
     ) -> None:
         now_s = time.monotonic()
         for slot, lease in dispatcher.leases():
@@ -368,6 +380,7 @@ class Driver:
             busy = self._busy.setdefault(slot, _Leased(now_s))
             busy.deadline_s = max(busy.deadline_s, now_s) + allowed_s
             busy.leases += 1
+            telemetry.leased(slot, now_s)
             pool.lease(slot, lease)
 
     def _give_up_silent(self, pool: Pool) -> None:
@@ -391,29 +404,38 @@ class Driver:
             except queue.Empty:
                 return events
 
-    def _take_in(self, dispatcher: Dispatcher, event: Event) -> list[Record]:
+    def _take_in(
+        self, dispatcher: Dispatcher, event: Event, telemetry: Telemetry
+    ) -> list[Record]:
         if isinstance(event, JournalFailed):
             raise event.error
-        if isinstance(event, WorkerPlaced):
-            dispatcher.on_placed(event.slot)
-            return []
-        if isinstance(event, WorkerReady):
-            dispatcher.on_ready(event.slot)
-            return []
-        if isinstance(event, WorkerStartFailed):
-            dispatcher.on_start_failed(event.slot, event.failure)
-            return []
+        if isinstance(event, ReceiptArrived):
+            return self._take_receipt(dispatcher, event, telemetry)
         if isinstance(event, WorkerDied):
             self._busy.pop(event.slot, None)
+            telemetry.died(event.slot, event.failure)
             return dispatcher.on_death(event.slot, event.failure, event.in_hand)
-        return self._take_receipt(dispatcher, event)
+        if isinstance(event, WorkerStartFailed):
+            telemetry.died(event.slot, event.failure)
+            dispatcher.on_start_failed(event.slot, event.failure)
+        elif isinstance(event, WorkerReady):
+            dispatcher.on_ready(event.slot)
+        elif isinstance(event, WorkerPlaced):
+            telemetry.placed(event.slot, event.node)
+            dispatcher.on_placed(event.slot)
+        else:
+            telemetry.seen(event, time.monotonic())
+        return []
 
-    def _take_receipt(self, dispatcher: Dispatcher, event: ReceiptArrived) -> list[Record]:
+    def _take_receipt(
+        self, dispatcher: Dispatcher, event: ReceiptArrived, telemetry: Telemetry
+    ) -> list[Record]:
         busy = self._busy.get(event.slot)
         if busy is not None:
             busy.leases -= 1
             if busy.leases == 0:
                 del self._busy[event.slot]
+        telemetry.answered(event.slot, event.receipt, time.monotonic())
         return dispatcher.on_receipt(event.slot, event.receipt)
 
     def _check_stop(self, store: Store) -> None:

@@ -118,6 +118,7 @@ class Receipt:
         rest: What was not begun within the budget, if anything.
         run_s: Time in the user's `run()`.
         wall_s: Time from the lease's begin to its end.
+        slowest: The mini-batch that took longest, and its seconds.
     """
 
     lease_id: int
@@ -126,6 +127,7 @@ class Receipt:
     rest: Range | None
     run_s: float
     wall_s: float
+    slowest: tuple[int, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the receipt as JSON can carry it."""
@@ -152,7 +154,8 @@ class Receipt:
             for one in data["failed"]
         )
         rest = Range.from_json(data["rest"]) if data["rest"] else None
-        return cls(**data | {"done": done, "failed": failed, "rest": rest})
+        slowest = tuple(data["slowest"]) if data["slowest"] else None
+        return cls(**data | {"done": done, "failed": failed, "rest": rest, "slowest": slowest})
 
 
 @dataclass(frozen=True)
@@ -199,6 +202,23 @@ class WorkerDied:
 
 
 @dataclass(frozen=True)
+class WorkerSeen:
+    """A worker was looked at.
+
+    Attributes:
+        slot: Which worker.
+        in_hand: The mini-batch that it scores, if any.
+        in_hand_s: For how long.
+        memory_bytes: What it uses, with all that it started.
+    """
+
+    slot: int
+    in_hand: int | None
+    in_hand_s: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
 class ReceiptArrived:
     """A worker has answered a lease."""
 
@@ -213,7 +233,10 @@ class JournalFailed:
     error: Exception
 
 
-Event = WorkerPlaced | WorkerReady | WorkerStartFailed | WorkerDied | ReceiptArrived | JournalFailed
+Event = (
+    WorkerPlaced | WorkerReady | WorkerStartFailed | WorkerDied | WorkerSeen | ReceiptArrived
+    | JournalFailed
+)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from inferay.engine.batch.messages import (
     WorkerDied,
     WorkerPlaced,
     WorkerReady,
+    WorkerSeen,
     WorkerSettings,
     WorkerStartFailed,
 )
@@ -50,6 +51,9 @@ class Pool(Protocol):
 
     def release(self, slot: int) -> None:
         """Give a worker that holds no lease, and its place, back; no event of it follows."""
+
+    def look(self, slot: int) -> None:
+        """Look at a ready worker; `WorkerSeen` follows, unless it ends before."""
 
     def waiting_for(self) -> str | None:
         """Return in plain words what workers that do not start wait for, if anything."""
@@ -110,6 +114,10 @@ class LocalPool:
         leaving = threading.Thread(target=self._workers.pop(slot).stop, name="worker-release")
         leaving.start()
         self._leaving.append(leaving)
+
+    def look(self, slot: int) -> None:
+        """See `Pool.look`."""
+        self._events.put(WorkerSeen(slot, **self._workers[slot].look()))
 
     def waiting_for(self) -> str | None:
         """See `Pool.waiting_for`: processes wait for nothing."""

@@ -25,8 +25,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from inferay.engine.batch.child import STACK_SIGNAL
 from inferay.engine.batch.hand import Hand
 from inferay.engine.batch.leftovers import MARK, kill_group, kill_leftovers
@@ -121,6 +119,17 @@ class WorkerProcess:
     def used_bytes(self) -> int:
         """Memory of the process and of what it started, when it was last looked at."""
         return self._memory.used_bytes
+
+    def look(self) -> dict[str, Any]:
+        """Return what it has in hand, for how long, and the memory that it uses, as JSON can."""
+        in_hand, since_s = None, 0.0
+        with contextlib.suppress(ValueError):   # the cell was closed after the death
+            in_hand, since_s = self._hand.read()
+        return {
+            "in_hand": in_hand,
+            "in_hand_s": 0.0 if in_hand is None else time.monotonic() - since_s,
+            "memory_bytes": self.used_bytes,
+        }
 
     def lease(self, lease: Lease) -> None:
         """Hand in a lease; its receipt comes to `on_message`, or the death to `on_death`."""

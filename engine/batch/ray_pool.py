@@ -23,6 +23,7 @@ from inferay.engine.batch.messages import (
     Lease,
     WorkerDied,
     WorkerPlaced,
+    WorkerSeen,
     WorkerSettings,
     WorkerStartFailed,
 )
@@ -95,6 +96,12 @@ class WorkerActor:
         process.lease(Lease(**lease | {"range": Range.from_json(lease["range"])}))
         return answer.result()
 
+    def look(self) -> dict[str, Any] | None:
+        """Return what the process has in hand and its memory, or None if it is gone."""
+        with self._lock:
+            process = self._process
+        return process.look() if process is not None else None
+
     def stop(self) -> None:
         """End the process; idempotent."""
         with self._lock:
@@ -112,12 +119,12 @@ class RayPool:
         self._settings_of = settings_of
         self._events = events
         self._resources = resources
-        # Two leases, a start and a stop may be under way in one actor at once.
+        # Two leases, a start, a look and a stop may be under way in one actor at once.
         custom = dict(resources.custom)
         self._actor_class = ray.remote(WorkerActor).options(
             num_cpus=resources.num_cpus, num_gpus=resources.num_gpus,
             memory=custom.pop("memory", None), resources=custom or None,
-            max_restarts=0, max_task_retries=0, max_concurrency=4,
+            max_restarts=0, max_task_retries=0, max_concurrency=5,
         )
         self._actors: dict[int, Any] = {}   # handles; Ray has no type for their methods
         self._starts: dict[int, int] = {}
@@ -163,6 +170,20 @@ class RayPool:
             actor.stop.remote()
         else:
             ray.kill(actor)
+
+    def look(self, slot: int) -> None:
+        """See `Pool.look`."""
+        actor = self._actors.get(slot)
+        if actor is None:   # its death is told already
+            return
+        number = self._starts[slot]
+
+        def on_done(future: Future[dict[str, Any] | None]) -> None:
+            seen = None if future.exception() else future.result()
+            if seen is not None and self._starts[slot] == number and not self._is_closed:
+                self._events.put(WorkerSeen(slot, **seen))
+
+        actor.look.remote().future().add_done_callback(on_done)
 
     def waiting_for(self) -> str | None:
         """See `Pool.waiting_for`: what Ray has no room for."""

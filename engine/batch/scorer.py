@@ -94,6 +94,7 @@ class Scorer:
         self._done: list[Done] = []
         self._segment = Segment(self._store, f"{settings.segment}.rows")
         self._run_s = 0.0
+        self._slowest = (0, -1.0)
         self._init_files = staging.keep_init_files()
 
     def score(self, lease: Lease) -> tuple[Receipt, Future[None]]:
@@ -106,6 +107,7 @@ class Scorer:
         began_s = time.monotonic()
         self._manifest = self._manifest or ManifestReader(self._store, read_seal(self._store))
         self._run_s = 0.0
+        self._slowest = (lease.range.first, -1.0)
         self._done = []
         failed: list[Failed] = []
         rest: Range | None = None
@@ -121,7 +123,9 @@ class Scorer:
                 self._add(index, lease.range.items, outcome)
         self._end_run(rest.first if rest else lease.range.stop)
         wall_s = time.monotonic() - began_s
-        receipt = Receipt(lease.id, tuple(self._done), tuple(failed), rest, self._run_s, wall_s)
+        receipt = Receipt(
+            lease.id, tuple(self._done), tuple(failed), rest, self._run_s, wall_s, self._slowest
+        )
         return receipt, self._segment.flush()
 
     def close(self) -> None:
@@ -150,7 +154,10 @@ class Scorer:
             return Failed(where, items, self._explain(error))
         finally:
             self._hand.release()
-            self._run_s += time.monotonic() - began_s
+            took_s = time.monotonic() - began_s
+            self._run_s += took_s
+            if took_s > self._slowest[1]:
+                self._slowest = (index, took_s)
         return _Scored(encoded, items, files)
 
     def _call(self, units: list[Unit], items: tuple[int, int] | None) -> list[Encoded]:

@@ -6,6 +6,7 @@ depends on what happened since the last one, not on the number of slots: a job m
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -27,6 +28,11 @@ RELEASE_AFTER_S = 1.0
 
 #: What is given back first: a worker that waits for its place, one that loads, one that is idle.
 _RELEASE_ORDER = ("waiting", "starting", "idle")
+
+#: States that stand for several of those by which slots are sorted.
+_PARTS = {
+    "ready": ("idle", "room", "full"), "busy": ("room", "full"), "stopped": ("stopped", "fallen"),
+}
 
 
 @dataclass
@@ -68,11 +74,14 @@ class Slots:
 
     def count(self, *states: str) -> int:
         """Return how many slots are in these states: those of `Worker.state`, `idle` or `busy`."""
-        parts = {"ready": ("idle", "room", "full"), "busy": ("room", "full"),
-                 "stopped": ("stopped", "fallen")}
         return sum(
-            len(self._in[part]) for state in states for part in parts.get(state, (state,))
+            len(self._in[part]) for state in states for part in _PARTS.get(state, (state,))
         )
+
+    def slots(self, state: str) -> Iterator[int]:
+        """Yield the slots in this state; see `count`."""
+        for part in _PARTS.get(state, (state,)):
+            yield from self._in[part]
 
     # -- which to start and which to give back
 

@@ -15,7 +15,13 @@ import pytest
 from inferay.engine.batch.driver import Driver, PoolFactory, Result
 from inferay.engine.batch.hand import Hand
 from inferay.engine.batch.manifest import write_manifest
-from inferay.engine.batch.messages import Lease, ReceiptArrived, WorkerReady, WorkerSettings
+from inferay.engine.batch.messages import (
+    Lease,
+    ReceiptArrived,
+    WorkerReady,
+    WorkerSeen,
+    WorkerSettings,
+)
 from inferay.engine.batch.plan import by_count
 from inferay.engine.batch.pool import Events, LocalPool, SettingsOf
 from inferay.engine.batch.scorer import Scorer
@@ -155,6 +161,9 @@ class InlinePool:
 
     def release(self, slot: int) -> None:
         self._scorers.pop(slot).close()
+
+    def look(self, slot: int) -> None:
+        self._events.put(WorkerSeen(slot, *self._hand.read(), 0))
 
     def waiting_for(self) -> str | None:
         return None
