@@ -113,6 +113,8 @@ class Dispatcher:
         self._pending: deque[Range] = deque()
         self._pending_size = 0
         self._leased_size = 0
+        self._passed: dict[int, int] = {}   # by lease: mini-batches that its worker has behind it
+        self._passed_size = 0
         self._retries: deque[tuple[Range, int]] = deque()
         self._kills: dict[int, int] = {}   # by mini-batch
         self._failures = Failures(error_threshold)
@@ -174,7 +176,8 @@ class Dispatcher:
     @property
     def _needed(self) -> int:
         """Workers that could still have something to do, were each lease given back at once."""
-        return self._pending_size + len(self._retries) + self._leased_size
+        leased = self._leased_size - self._passed_size
+        return self._pending_size + len(self._retries) + leased
 
     def on_placed(self, slot: int) -> None:
         """A worker has got a place on a node."""
@@ -209,7 +212,8 @@ class Dispatcher:
         if self.workers[slot].state != "ready":   # it was just given back
             return []
         leases = self.slots.fall(slot, has_place=failure.kind != "Lost")
-        self._leased_size -= sum(_size(lease) for lease in leases)
+        for lease in leases:
+            self._forget(lease)
         self.counts.deaths += 1
         if failure.kind in FATAL_KINDS:
             self.failure = self.failure or JobError(failure.exception, code=failure.kind)
@@ -262,7 +266,7 @@ class Dispatcher:
         lease = self.slots.give_back(slot, receipt.lease_id)
         if lease is None:   # of a worker that was given up: its leases went to others
             return []
-        self._leased_size -= _size(lease)
+        self._forget(lease)
         self._measure(receipt)
         if receipt.rest is not None:
             self._push_front(receipt.rest)
@@ -271,6 +275,18 @@ class Dispatcher:
             attempt = lease.attempt if lease.range == failed.range else 1
             records += self._fail(slot, failed.range, failed.items, failed.failure, attempt)
         return records
+
+    def on_seen(self, slot: int, in_hand: int | None) -> None:
+        """A worker has this mini-batch in hand: what its lease has before it needs nobody more."""
+        for lease in self.workers[slot].leases:
+            if _holds(lease, in_hand) and in_hand is not None:
+                passed = in_hand - lease.range.first
+                self._passed_size += passed - self._passed.get(lease.id, 0)
+                self._passed[lease.id] = passed
+
+    def _forget(self, lease: Lease) -> None:
+        self._leased_size -= _size(lease)
+        self._passed_size -= self._passed.pop(lease.id, 0)
 
     # -- queues
 

@@ -425,6 +425,7 @@ class Driver:
             dispatcher.on_placed(event.slot)
         else:
             telemetry.seen(event, time.monotonic())
+            dispatcher.on_seen(event.slot, event.in_hand)
         return []
 
     def _take_receipt(

@@ -25,6 +25,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from inferay.engine.batch.child import STACK_SIGNAL
 from inferay.engine.batch.hand import Hand
 from inferay.engine.batch.leftovers import MARK, kill_group, kill_leftovers

@@ -67,6 +67,8 @@ def validate(dispatcher: Dispatcher) -> None:
         add(retry)
     leased = [lease for worker in dispatcher.workers.values() for lease in worker.leases]
     assert dispatcher._leased_size == sum(one.range.stop - one.range.first for one in leased)
+    assert dispatcher._passed_size == sum(dispatcher._passed.values())
+    assert set(dispatcher._passed) <= {lease.id for lease in leased}
     for worker in dispatcher.workers.values():
         assert len(worker.leases) <= LEASES_PER_WORKER
         assert worker.state == "ready" or not worker.leases
@@ -267,6 +269,11 @@ class DispatchMachine(RuleBasedStateMachine):
     def died(self, slot: int, failure: Failure, in_hand: int | None) -> None:
         self.late += [(slot, lease) for lease in self.dispatcher.workers[slot].leases]
         self.bench.die(slot, failure, in_hand)
+
+    @precondition(lambda self: self.slots(with_leases=True))
+    @rule(data=st.data(), in_hand=st.none() | st.integers(0, 25))
+    def be_seen(self, data: st.DataObject, in_hand: int | None) -> None:
+        self.dispatcher.on_seen(data.draw(st.sampled_from(self.slots(with_leases=True))), in_hand)
 
     @rule(passed_s=st.sampled_from([0.1, 10.0]))
     def give_back(self, passed_s: float) -> None:
@@ -824,3 +831,24 @@ def test_a_start_that_works_forgives_the_ones_before() -> None:
             bench.dispatcher.on_start_failed(0, NO_START)
         bench.all_ready()
     assert bench.finish().dispatcher.counts.items_ok == 10
+
+
+def test_what_a_slow_worker_has_behind_it_keeps_no_other_worker() -> None:
+    """Its receipt comes only at the end of its lease, but it was seen at the last mini-batch."""
+    bench = Bench([1] * 400, workers=4).begin()
+    first = bench.lease(0)
+    assert first is not None
+    bench.answer(0, first, cost_s=1e-4)
+    slow = bench.lease(0)
+    assert slow is not None
+    while lease := bench.lease(1):
+        bench.answer(1, lease, cost_s=1e-4)
+    size = slow.range.stop - slow.range.first
+    assert size > 4
+    dispatcher = bench.dispatcher
+    assert dispatcher.slots_to_release(0.0) == dispatcher.slots_to_release(10.0) == []
+    dispatcher.on_seen(0, slow.range.stop - 1)
+    assert dispatcher.slots_to_release(20.0) == []
+    assert len(dispatcher.slots_to_release(30.0)) == 2   # a spare stays
+    bench.answer(0, slow)
+    assert dispatcher.is_over

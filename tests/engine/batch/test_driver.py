@@ -842,5 +842,5 @@ def test_workers_are_given_back_while_the_last_mini_batch_is_scored(
         return False
 
     result = run_job(spec, make, is_stopped=is_stopped)
-    assert (result.status, result.counts.rows, most) == ("Completed", 8, 4)
+    assert (result.status, result.counts.rows, most) == ("Completed", 8, 4), str(result)
     assert result.counts.deaths == 0
