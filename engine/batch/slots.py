@@ -69,7 +69,7 @@ class Slots:
         )}
         self._in["stopped"] = dict.fromkeys(self.workers)
         self._where = dict.fromkeys(self.workers, "stopped")
-        self._to_release: list[int] = []
+        self._to_release: dict[int, None] = {}
         self._too_many_since_s: float | None = None
 
     def count(self, *states: str) -> int:
@@ -97,17 +97,18 @@ class Slots:
                 started.append(slot)
                 self._move(slot, "starting")
             else:
-                self._to_release.append(slot)
+                self._to_release[slot] = None
                 self._move(slot, "stopped")
         lacking = needed - self.count("waiting", "starting", "ready")
         for slot in list(islice(self._in["stopped"], max(0, min(lacking, STARTS_PER_TURN)))):
             started.append(slot)
+            self._to_release.pop(slot, None)   # it keeps its place after all
             self._move(slot, "waiting")
         return started
 
     def to_release(self, needed: int, now_s: float) -> list[int]:
         """Return slots whose worker is to be given back, and count them as stopped."""
-        released, self._to_release = self._to_release, []
+        released, self._to_release = list(self._to_release), {}
         live = self.count("waiting", "starting", "ready")
         excess = live - needed - SPARES
         if excess <= 0:
@@ -143,7 +144,7 @@ class Slots:
 
     def lose(self, slot: int) -> None:
         """Give a slot up for good, and its place back."""
-        self._to_release.append(slot)
+        self._to_release[slot] = None
         self._move(slot, "lost")
 
     # -- who takes the next lease

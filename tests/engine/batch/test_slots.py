@@ -135,3 +135,11 @@ def test_states_are_counted(state: str) -> None:
     assert slots.count(state) == 1
     assert slots.count("stopped") == 1
     assert slots.count("waiting", "starting", "ready") == 1
+
+
+def test_a_worker_that_is_wanted_again_before_its_place_was_given_back_keeps_it() -> None:
+    slots = ready(2)
+    slots.fall(0, has_place=True)
+    slots.to_start(1)
+    assert slots.to_start(2) == [0]
+    assert slots.to_release(2, 0.0) == []
