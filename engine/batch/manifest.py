@@ -134,9 +134,12 @@ def write_manifest(
         part_units += len(mini_batch)
         units += len(mini_batch)
         for unit in mini_batch:
-            is_first = unit.rows is None or unit.rows[0] == 0   # of its file
-            size_bytes += unit.size_bytes if is_first else 0
-            items += unit.items
+            if unit.rows is None:
+                size_bytes += unit.size_bytes
+                items += 1
+            else:
+                size_bytes += unit.size_bytes if unit.rows[0] == 0 else 0   # once for its file
+                items += unit.items
         if part_units >= PART_UNITS:
             end_part()
     if lines:

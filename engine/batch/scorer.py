@@ -58,6 +58,8 @@ class _Scored:
 
     @property
     def columns(self) -> Columns:
+        if len(self.encoded) == 1:   # as for all scripts that take paths
+            return self.encoded[0].columns
         return reduce(union, (one.columns for one in self.encoded), ())
 
 
@@ -165,7 +167,8 @@ class Scorer:
         if not self._settings.table:
             units = units if items is None else units[slice(*items)]
             result = self._run(self._inputs.paths(units))
-            return [self._encoder.encode(result, [Source(unit.path) for unit in units])]
+            named = units if self._encoder.names_sources else []
+            return [self._encoder.encode(result, [Source(unit.path) for unit in named])]
         found = []
         for table, sources in self._inputs.tables(pieces_of(units, items)):
             rows = len(table)
@@ -208,7 +211,7 @@ class Scorer:
 
     def _columns_with(self, columns: Columns) -> Columns | None:
         """Return the current run's columns with these, or None if they do not fit together."""
-        if self._current is None:
+        if self._current is None or self._current.columns == columns:
             return columns
         try:
             return union(self._current.columns, columns)

@@ -86,11 +86,14 @@ class Staging:
 
     def _is_changed(self) -> bool:
         try:
-            if any(os.stat(folder).st_mtime_ns != 0 for folder in self._folders):
-                return True
+            for folder in self._folders:   # one, nearly always, after each call of `run()`
+                if os.stat(folder).st_mtime_ns:
+                    return True
         except FileNotFoundError:   # the script removed a folder
             return True
-        return any(_state(self.folder / name) != seen for name, seen in self._seen.items())
+        return bool(self._seen) and any(
+            _state(self.folder / name) != seen for name, seen in self._seen.items()
+        )
 
     def _files(self) -> list[str]:
         found = []

@@ -49,6 +49,8 @@ class Unit(NamedTuple):
     @classmethod
     def from_json(cls, data: list[Any]) -> Unit:
         """Return the unit that `to_json` described."""
+        if len(data) == 3:   # a whole file: there may be millions
+            return cls(*data)
         path, size_bytes, version, *more = data
         return cls(path, size_bytes, version, *(value and tuple(value) for value in more))
 
@@ -72,7 +74,7 @@ class Piece(NamedTuple):
 
 def items_of(units: Iterable[Unit]) -> int:
     """Return how many items the units are together."""
-    return sum(unit.items for unit in units)
+    return sum([1 if unit.rows is None else unit.items for unit in units])
 
 
 def pieces_of(units: Iterable[Unit], items: tuple[int, int] | None = None) -> list[Piece]:

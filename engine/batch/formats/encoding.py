@@ -27,7 +27,13 @@ class Encoded:
 
 
 class Encoder(Protocol):
-    """Turns results into bytes of a segment. A *run* of mini-batches is committed as a whole."""
+    """Turns results into bytes of a segment. A *run* of mini-batches is committed as a whole.
+
+    Attributes:
+        names_sources: Whether rows say which file they are of; if not, `encode` needs no sources.
+    """
+
+    names_sources: bool
 
     def encode(self, result: Any, sources: Sequence[Source]) -> Encoded:
         """Return the rows of what `run()` returned; changes nothing.
@@ -45,6 +51,8 @@ class Encoder(Protocol):
 
 class TextEncoder:
     """Azure's `append_row`; or no text at all, where rows only count."""
+
+    names_sources = False
 
     def __init__(self, *, is_text_wanted: bool) -> None:
         self._is_text_wanted = is_text_wanted

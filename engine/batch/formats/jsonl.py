@@ -32,6 +32,8 @@ from inferay.engine.batch.rows import RowsError
 class JsonEncoder:
     """Turns results into lines of JSON."""
 
+    names_sources = True
+
     def encode(self, result: Any, sources: Sequence[Source]) -> Encoded:
         """See `Encoder.encode`."""
         fields = list(_rows(result))

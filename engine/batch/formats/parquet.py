@@ -38,6 +38,8 @@ BATCH_BYTES = 1 << 20
 class ParquetEncoder:
     """Turns results into record batches."""
 
+    names_sources = True
+
     def __init__(self) -> None:
         self._sink = Sink()
         self._writer: Any = None
