@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from inferay.engine.batch.split.sources import LocalSource, RemoteSource, Source
 from inferay.engine.batch.split.tables import SAMPLE_BYTES, Types, text_table, types_of
 from inferay.engine.batch.units import Unit
 from inferay.engine.sizes import BatchSize
+from inferay.errors import InvalidInput
 
 #: A mini-batch whose size is given in files has at most so many bytes of rows: some 40,000 rows,
 #: beside which the call of `run()` costs little, and which a retry can afford to repeat.
@@ -121,7 +123,13 @@ class TablePlan:
         from pyarrow.parquet import ParquetFile
 
         with source.open() as file:
-            parquet = ParquetFile(file)
+            try:
+                parquet = ParquetFile(file)
+            except ValueError as error:   # ArrowInvalid
+                raise InvalidInput(
+                    f"'{unit.path}' is no Parquet file that can be read: {error}",
+                    code="InputUnreadable", target=unit.path,
+                ) from error
             metadata, schema = parquet.metadata, parquet.schema_arrow
         groups = [
             (one.num_rows, one.total_byte_size)
@@ -153,7 +161,9 @@ class TablePlan:
         if not spans:
             yield _nothing_of(unit)
         if len(spans) > 1:
-            self.types[unit.path] = self._text_types(form, source, spans)
+            # Without types slices are read with their own; that of what is unreadable names it.
+            with contextlib.suppress(ValueError):   # ParserError and ArrowInvalid too
+                self.types[unit.path] = self._text_types(form, source, spans)
 
     def _text_types(
         self, form: Format, source: LocalSource | RemoteSource, spans: list[tuple[int, int]]

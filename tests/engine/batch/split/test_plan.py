@@ -166,6 +166,24 @@ def test_small_files_share_a_table_only_where_their_types_are_equal(
     assert [table.iloc[:, 0].tolist() for table in found.tables()] == [[1, 2, 3], [1.5], [4]]
 
 
+@pytest.mark.parametrize("kind", ["pandas", "pyarrow"])
+def test_what_cannot_be_read_does_not_hinder_the_plan(cut: Callable[..., Any], kind: str) -> None:
+    found = cut(
+        rows(2), kind=kind, a__csv=b'x,y\n1,2\n3,4\n5,"6\n7,8\n', b__csv=b"x\n1\n2\n\xff\n",
+        c__jsonl=b'{"a": 1}\n{"a": 2}\n{"a": \n[1]\n',
+    )
+    assert [unit.items for unit in found.units] == [2, 1, 2, 1, 2, 2]
+    assert [len(table) for table in found.tables([0, 2, 4])] == [2, 2, 2]
+    for broken in (1, 5) if kind == "pandas" else (5,):   # Arrow closes an open quote itself
+        with pytest.raises(ValueError, match=r"."):
+            found.tables([broken])
+
+
+def test_a_file_that_is_no_parquet_is_refused_by_name(cut: Callable[..., Any]) -> None:
+    with pytest.raises(InvalidInput, match=r"'bad\.parquet' is no Parquet file"):
+        cut(rows(10), bad__parquet=b"PAR1 and no more")
+
+
 def test_a_file_is_read_whole_where_none_is_cut(cut: Callable[..., Any]) -> None:
     found = cut(rows(10), is_cut=False, data__csv=CSV, more__parquet=parquet_of(FRAME, 100))
     assert [len(table) for table in found.tables()] == [100, 1000]
