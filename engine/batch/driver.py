@@ -473,7 +473,7 @@ class Driver:
             output_file_name=settings.output_file_name,
             commits_singly=spec.redrive is not None and spec.redrive.merge,
             timeout_s=settings.timeout_s, threads=spec.workers.threads, packages=spec.packages,
-            table=settings.table,
+            table=settings.table, memory_limit_bytes=spec.workers.memory_bytes,
         )
 
 

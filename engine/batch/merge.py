@@ -66,7 +66,7 @@ class Merge:
 
     def number_of(self, number: int) -> int:
         """Return which mini-batch of the old job a mini-batch belongs to."""
-        return self._plan.layout.gaps[number].mini_batch
+        return self._plan.number_of(number)
 
     def publish_files(self, new: list[Published], output: Store) -> list[Published]:
         """Publish the old files beside the new ones; return all, in bytewise order of names.

@@ -6,7 +6,7 @@ What is written, and how each thing, is `output`'s; here is the order, and `_SUC
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from inferay.engine.batch.dispatch import Counts
 from inferay.engine.batch.formats.columns import to_json
 from inferay.engine.batch.formats.so_far import columns_of
 from inferay.engine.batch.journal import Record, check_newest, valid_records
-from inferay.engine.batch.manifest import ManifestReader, Seal, read_seal
+from inferay.engine.batch.manifest import SEAL, ManifestReader, Seal, read_seal
 from inferay.engine.batch.merge import Merge
 from inferay.engine.batch.provenance import versions
 from inferay.engine.batch.redrive import check_old_rows, read_plan
@@ -117,6 +117,19 @@ def publish_partial(spec: JobSpec) -> None:
             outputs.error_lines(records, manifest, merge.number_of) if merge
             else outputs.error_lines(records, manifest)
         ))
+
+
+def failed_lines(store: Store) -> Iterator[bytes]:
+    """Yield what `errors.jsonl` says, or would say, of the items that have failed so far.
+
+    It comes from the journal, so the job may be in any state.
+    """
+    if not store.exists(SEAL):
+        return
+    plan = read_plan(store)
+    number_of = plan.number_of if plan is not None and plan.is_merged else int
+    manifest = ManifestReader(store, read_seal(store))
+    yield from outputs.error_lines(outputs.committed(store), manifest, number_of)
 
 
 def _merge(spec: JobSpec, store: Store, records: Iterable[Record]) -> Merge | None:

@@ -101,6 +101,10 @@ class Plan:
             ],
         }).encode()
 
+    def number_of(self, mini_batch: int) -> int:
+        """Return which mini-batch of the old job one of the new job belongs to."""
+        return self.layout.gaps[mini_batch].mini_batch
+
     @classmethod
     def from_bytes(cls, data: bytes) -> Plan:
         """Return the plan that `to_bytes` wrote."""

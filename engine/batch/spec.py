@@ -53,12 +53,14 @@ class WorkerSpec:
         num_cpus: Ray CPUs of each.
         num_gpus: Ray GPUs of each.
         threads: Size of numeric libraries' thread pools in each.
+        memory_bytes: What each may use before it is ended; None: no limit.
     """
 
     count: int = 1
     num_cpus: float = 1.0
     num_gpus: float = 0.0
     threads: int = 1
+    memory_bytes: int | None = None
 
 
 @dataclass(frozen=True)

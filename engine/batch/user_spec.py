@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 from inferay.config import ARTIFACT_DATASTORE, BLOB_DATASTORE, Workspace
 from inferay.engine.batch.formats import check_format
+from inferay.engine.batch.memory import machine_bytes, worker_memory_bytes
 from inferay.engine.batch.spec import JobSettings, JobSpec, WorkerSpec, hash_of, hash_path
 from inferay.engine.batch.split.declared import resolve_split
 from inferay.engine.resources import BatchDeployment, Environment, Model, is_local_path, load
@@ -149,6 +150,12 @@ def _model_path(job: BatchJob, path: Path) -> Path | None:
 
 def _workers(job: BatchJob) -> WorkerSpec:
     concurrency = job.settings.max_concurrency_per_instance
-    kind = job.resources.instance_type
-    gpus = instance_type(kind).gpus if kind else 0
-    return WorkerSpec(job.resources.instance_count * concurrency, 1.0, gpus / concurrency)
+    count = job.resources.instance_count * concurrency
+    kind = instance_type(job.resources.instance_type) if job.resources.instance_type else None
+    memory_bytes = worker_memory_bytes(
+        job.properties, instance_bytes=kind.memory_bytes if kind else None,
+        concurrency=concurrency, machine_bytes=machine_bytes(),
+        workers=min(count, os.cpu_count() or 1),   # each asks for a CPU: no more are on one machine
+    )
+    gpus = kind.gpus if kind else 0
+    return WorkerSpec(count, 1.0, gpus / concurrency, memory_bytes=memory_bytes)

@@ -32,6 +32,35 @@ def test_verify_tells_an_output_that_was_changed(deployed: Inferay) -> None:
     assert said.err == f"error: job {name}: 1 of 7 checks failed: output/predictions.csv\n"
 
 
+def test_errors_names_what_failed(deployed: Inferay, project: Path) -> None:
+    script = project / "src" / "score.py"
+    script.write_text(script.read_text().replace(
+        "def run(mini_batch):\n", "def run(mini_batch):\n"
+        "    if any(path.endswith(('3.txt', '5.txt')) for path in mini_batch):\n"
+        "        raise ValueError('odd')\n"
+    ))
+    create = ("batch-deployment", "create", "-f", "deployment.yml", "-e", "digits", "-n", "grey")
+    assert deployed(*create).code == 0
+    name, output = invoke(deployed, "-d", "grey")
+    said = deployed("job", "errors", "-n", name, "-o", "jsonl")
+    assert (said.code, said.out.encode()) == (0, (output / "errors.jsonl").read_bytes())
+    one = deployed("job", "errors", "-n", name, "--max-items", "1").json
+    assert [error["item"] for error in one] == ["3.txt"]   # type: ignore[index]
+    assert 'File "score.py"' in one[0]["traceback"]   # type: ignore[index]
+    table = deployed("job", "errors", "-n", name, "-o", "table").out.splitlines()
+    assert table[0].split() == ["Item", "MiniBatch", "Attempts", "Kind", "Exception"]
+    assert table[2].split()[0] == "5.txt"
+    assert table[2].endswith("ValueError: odd")
+    assert deployed("job", "errors", "-n", name, "--max-items", "0").err == (
+        "error: max_items: expected 1 to 100000, got 0\n"
+    )
+
+
+def test_a_job_without_failures_has_no_errors(deployed: Inferay) -> None:
+    name, _ = invoke(deployed)
+    assert deployed("job", "errors", "-n", name).json == []
+
+
 def test_redrive_scores_what_failed_and_merges_it(deployed: Inferay, project: Path) -> None:
     script = project / "src" / "score.py"
     fixed = script.read_text()

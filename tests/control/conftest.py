@@ -111,7 +111,8 @@ class Plane:
         self.ray = ray
         self.context = Context(
             database=self.database, workspace=self.workspace, url="https://test",
-            machine=Machine(cpus=2, cores=2, gpus=0), workers_max=None, is_embedded=True,
+            machine=Machine(cpus=2, cores=2, gpus=0, memory_bytes=64 << 30), workers_max=None,
+            is_embedded=True,
             ray=lambda: ray,
         )
         self.restart()

@@ -13,7 +13,8 @@ from inferay.engine.resources import BatchDeployment
 from inferay.errors import InvalidInput, NotFound
 from tests.control.conftest import Plane
 
-SMALL = Machine(cpus=2, cores=2, gpus=0)
+GB = 1 << 30
+SMALL = Machine(cpus=2, cores=2, gpus=0, memory_bytes=100 * GB)
 
 
 def deployment(**more: Any) -> BatchDeployment:
@@ -30,16 +31,21 @@ def resources(kind: str | None = None, count: int = 1) -> dict[str, Any]:
 
 
 def test_a_deployment_without_a_size_takes_the_machine_and_says_nothing(plane: Plane) -> None:
-    assert workers(plane, deployment()) == (WorkerSpec(1, round(2 / 64, 4), 0.0, 2), [])
+    spec, notices = workers(plane, deployment())
+    assert (replace(spec, memory_bytes=None), notices) == (
+        WorkerSpec(1, round(2 / 64, 4), 0.0, 2), []
+    )
 
 
 def test_a_larger_instance_is_clamped_to_the_machine_and_said(plane: Plane) -> None:
     entity = deployment(resources=resources("Standard_DS4_v2"))
     spec, notices = workers(plane, entity, machine=SMALL)
-    assert spec == WorkerSpec(1, round(2 / 64, 4), 0.0, 2)
+    assert spec == WorkerSpec(1, round(2 / 64, 4), 0.0, 2, 28 * GB)
     assert notices == ["instance type Standard_DS4_v2 has 8 CPUs and this machine 2; 2 are used"]
     smaller = deployment(resources=resources("Standard_DS1_v2"))
-    assert workers(plane, smaller, machine=SMALL) == (WorkerSpec(1, round(1 / 64, 4), 0.0, 1), [])
+    assert workers(plane, smaller, machine=SMALL) == (
+        WorkerSpec(1, round(1 / 64, 4), 0.0, 1, 7 * GB // 2), []
+    )
 
 
 def test_more_workers_than_cores_are_clamped_unless_told_otherwise(plane: Plane) -> None:
@@ -56,9 +62,33 @@ def test_more_workers_than_cores_are_clamped_unless_told_otherwise(plane: Plane)
 
 def test_a_worker_asks_ray_for_more_than_nothing_however_many_there_are(plane: Plane) -> None:
     entity = deployment(settings={"max_concurrency_per_instance": 100})
-    one_cpu = Machine(cpus=1, cores=1, gpus=0)
+    one_cpu = Machine(cpus=1, cores=1, gpus=0, memory_bytes=GB)
     spec, _ = workers(plane, entity, workers_max=1000, machine=one_cpu)
     assert spec.num_cpus >= 0.0001
+
+
+def test_the_memory_of_a_worker_is_clamped_to_the_machine_and_said(plane: Plane) -> None:
+    entity = deployment(
+        resources=resources("Standard_DS4_v2"), settings={"max_concurrency_per_instance": 2}
+    )
+    spec, notices = workers(plane, entity, machine=replace(SMALL, memory_bytes=20 * GB))
+    assert spec.memory_bytes == 9 * GB   # a tenth is kept for the rest, and two workers share
+    assert notices[-1] == (
+        "a worker's share of instance type Standard_DS4_v2 is 14,336 MB of memory; on this machine "
+        "it may use 9,216 MB"
+    )
+
+
+def test_a_property_sets_the_memory_of_a_worker(plane: Plane) -> None:
+    for text, memory_bytes in (("300", 300 << 20), ("0", None)):
+        entity = deployment(properties={"inferay.worker_memory_mb": text})
+        for is_embedded in (True, False):
+            spec, notices = workers(plane, entity, is_embedded=is_embedded)
+            assert (spec.memory_bytes, notices) == (memory_bytes, [])
+    for text in ("", "2GB", "-1", "1.5", "²"):
+        entity = deployment(properties={"inferay.worker_memory_mb": text})
+        with pytest.raises(InvalidInput, match=r"worker_memory_mb: expected a whole number of MB"):
+            workers(plane, entity)
 
 
 def test_a_cluster_is_asked_for_what_the_instance_type_has(plane: Plane) -> None:
@@ -66,7 +96,7 @@ def test_a_cluster_is_asked_for_what_the_instance_type_has(plane: Plane) -> None
         resources=resources("Standard_NC12s_v3", 3), settings={"max_concurrency_per_instance": 2}
     )
     spec, notices = workers(plane, entity, is_embedded=False)
-    assert (spec, notices) == (WorkerSpec(6, 6.0, 1.0, 6), [])
+    assert (spec, notices) == (WorkerSpec(6, 6.0, 1.0, 6, 112 * GB), [])
 
 
 def test_a_gpu_type_without_a_gpu_is_refused_and_names_the_way_out(plane: Plane) -> None:
@@ -82,7 +112,8 @@ def test_a_gpu_is_shared_by_the_workers_of_its_instance(plane: Plane) -> None:
     entity = deployment(
         resources=resources("Standard_NC6s_v3"), settings={"max_concurrency_per_instance": 2}
     )
-    spec, _ = workers(plane, entity, machine=Machine(cpus=8, cores=4, gpus=1))
+    machine = Machine(cpus=8, cores=4, gpus=1, memory_bytes=500 * GB)
+    spec, _ = workers(plane, entity, machine=machine)
     assert (spec.count, spec.num_gpus) == (2, 0.5)
 
 

@@ -30,6 +30,9 @@ def add(groups: Groups) -> None:
             command.add_argument("-p", "--download-path", default=".")
             command.add_argument("--output-name", help="score: the job's output")
             command.add_argument("--all", action="store_true", help="output and logs")
+    errors = job.command("errors", _errors, "show the items that have failed so far")
+    errors.add_argument("-n", "--name", required=True)
+    errors.add_argument("--max-items", type=int, default=1000)
     redrive = job.command("redrive", _redrive, "score a job's failed items anew, in a new job")
     redrive.add_argument("-n", "--name", required=True)
     redrive.add_argument("--merge", action="store_true",
@@ -62,6 +65,28 @@ def _cancel(options: argparse.Namespace) -> Any:
 
 def _resume(options: argparse.Namespace) -> Any:
     return connect(options).jobs.get(options.name).resume().to_dict()
+
+
+def _errors(options: argparse.Namespace) -> Any:
+    found = connect(options).jobs.errors(options.name, max_items=options.max_items)
+    if options.output != "table":
+        return found
+    return [
+        {
+            "item": _item(one), "mini_batch": one["mini_batch"], "attempts": one["attempts"],
+            "kind": one["kind"], "exception": one["exception"],
+        }
+        for one in found
+    ]
+
+
+def _item(error: dict[str, Any]) -> str:
+    """Return in a few words what failed."""
+    if "items" in error:
+        return f"{error['rows_missing']} rows missing of {len(error['items'])} items"
+    part = [f"{unit} {error[unit][0]} to {error[unit][1]}" for unit in ("rows", "bytes")
+            if unit in error]
+    return " ".join([error["item"], *part])
 
 
 def _redrive(options: argparse.Namespace) -> Any:

@@ -1,4 +1,4 @@
-"""What a command shows: `-o json|yaml|table|tsv` and `--query`, as Azure's CLI does."""
+"""What a command shows: `-o json|jsonl|yaml|table|tsv` and `--query`, as Azure's CLI does."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jmespath.exceptions import JMESPathError
 
 from inferay.errors import InvalidInput
 
-FORMATS = ("json", "jsonc", "yaml", "yamlc", "table", "tsv", "none")
+FORMATS = ("json", "jsonc", "jsonl", "yaml", "yamlc", "table", "tsv", "none")
 
 
 def show(value: Any, output: str, query: str | None) -> None:
@@ -49,6 +49,9 @@ def render(value: Any, output: str) -> str:
         return text.removesuffix("...\n") if not isinstance(value, dict | list) else text
     if output == "tsv":
         return _tsv(value)
+    if output == "jsonl":
+        rows = value if isinstance(value, list) else [value]
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     if output == "table":
         return _table(value)
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

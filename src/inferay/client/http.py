@@ -139,14 +139,14 @@ class Http:
         """GET the bytes of a log or file; see `get`."""
         return self._send("GET", path, params=params).content
 
-    def lines(self, path: str) -> Iterator[dict[str, Any]]:
+    def lines(self, path: str, **params: Any) -> Iterator[dict[str, Any]]:
         """GET a stream of JSON objects, a line each, as they come; see `get`.
 
         Raises:
             InferayError: The stream itself carries an error.
         """
         try:
-            with self._client.stream("GET", path) as answer:
+            with self._client.stream("GET", path, params=params) as answer:
                 if answer.status_code != 200:
                     answer.read()
                     raise error_of(answer)

@@ -18,6 +18,9 @@ FINAL = ("Completed", "Failed", "Canceled")
 #: How often a job is asked for while someone waits.
 POLL_S = 0.25
 
+#: Failed items that one look at a job returns.
+ERRORS_MAX = 100_000
+
 #: A control plane that is being restarted is waited for this long before `wait` gives up.
 ABSENCE_S = 120.0
 
@@ -177,6 +180,19 @@ class Job:
         parse_body(RedriveBody, body)
         return Job(self._http, self._http.post(f"/v1/jobs/{quote(self.name)}/redrive", body))
 
+    def errors(self, *, max_items: int = 1000) -> builtins.list[dict[str, Any]]:
+        """Return the items that have failed so far, in input order; in any state of the job.
+
+        Each is a line of `errors.jsonl`: `item` (and `rows` or `bytes` of it), `mini_batch`,
+        `attempts`, `kind`, `exception` and `traceback`.
+
+        Raises:
+            InvalidInput: `max_items` is not 1 to 100,000.
+        """
+        if not 1 <= max_items <= ERRORS_MAX:
+            raise InvalidInput(f"max_items: expected 1 to {ERRORS_MAX}, got {max_items}")
+        return list(self._http.lines(f"/v1/jobs/{quote(self.name)}/errors", top=max_items))
+
     def verify(self) -> builtins.list[dict[str, str]]:
         """Derive every hash that the job recorded anew, and return the checks; blocks.
 
@@ -301,6 +317,10 @@ class Jobs:
     def cancel(self, name: str) -> Job:
         """Ask for a job's end; see `Job.cancel`."""
         return self.get(name).cancel()
+
+    def errors(self, name: str, *, max_items: int = 1000) -> builtins.list[dict[str, Any]]:
+        """Return the items of a job that have failed so far; see `Job.errors`."""
+        return self.get(name).errors(max_items=max_items)
 
     def download(
         self, name: str, *, download_path: str | Path = ".", output_name: str | None = None,

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from inferay.config import Workspace
 from inferay.control.database import Database
 from inferay.control.tables import Datastore
+from inferay.engine.batch.memory import machine_bytes
 from inferay.jobs.ray_jobs import RayJobs
 
 
@@ -25,18 +26,20 @@ class Machine:
         cpus: Logical CPUs.
         cores: Physical cores: more workers than these slow each other down.
         gpus: NVIDIA GPUs.
+        memory_bytes: Memory, of the container if that has a limit.
     """
 
     cpus: int
     cores: int
     gpus: int
+    memory_bytes: int
 
     @classmethod
     def this(cls) -> Machine:
         """Return what this machine has."""
         cpus = psutil.cpu_count() or 1
         gpus = len(glob.glob("/dev/nvidia[0-9]*"))
-        return cls(cpus, psutil.cpu_count(logical=False) or cpus, gpus)
+        return cls(cpus, psutil.cpu_count(logical=False) or cpus, gpus, machine_bytes())
 
 
 @dataclass

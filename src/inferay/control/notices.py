@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from inferay.control import assets
 from inferay.control.context import Context
 from inferay.control.tables import Asset, Compute
+from inferay.engine.batch.memory import MB, WORKER_MEMORY, worker_memory_bytes
 from inferay.engine.batch.spec import WorkerSpec
 from inferay.engine.resources import (
     BatchDeployment,
@@ -78,7 +79,12 @@ def workers_of(
     if not context.is_embedded:
         cpus = size.cpus if size else 1
         share = round(cpus / concurrency, RAY_DECIMALS)
-        return WorkerSpec(wanted, share, gpus / concurrency, max(1, cpus // concurrency)), notices
+        memory_bytes = worker_memory_bytes(
+            entity.properties, instance_bytes=size.memory_bytes if size else None,
+            concurrency=concurrency,
+        )
+        threads = max(1, cpus // concurrency)
+        return WorkerSpec(wanted, share, gpus / concurrency, threads, memory_bytes), notices
     machine = context.machine
     if gpus > machine.gpus and entity.properties.get(ALLOW_CPU) != "true":
         raise InvalidInput(
@@ -101,7 +107,19 @@ def workers_of(
     share = max(round(cpus * EMBEDDED_SHARE / concurrency, RAY_DECIMALS), 10**-RAY_DECIMALS)
     num_gpus = min(gpus, machine.gpus) / concurrency
     threads = max(1, cpus // min(concurrency, limit))
-    return WorkerSpec(min(wanted, limit), share, num_gpus, threads), notices
+    count = min(wanted, limit)
+    memory_bytes = worker_memory_bytes(
+        entity.properties, instance_bytes=size.memory_bytes if size else None,
+        concurrency=concurrency, machine_bytes=machine.memory_bytes, workers=count,
+    )
+    if size and memory_bytes and WORKER_MEMORY not in entity.properties:
+        wanted_bytes = size.memory_bytes // concurrency
+        if memory_bytes < wanted_bytes:
+            notices.append(
+                f"a worker's share of instance type {size.name} is {wanted_bytes // MB:,} MB of "
+                f"memory; on this machine it may use {memory_bytes // MB:,} MB"
+            )
+    return WorkerSpec(count, share, num_gpus, threads, memory_bytes), notices
 
 
 def deployment_notices(context: Context, session: Session, entity: BatchDeployment) -> list[str]:

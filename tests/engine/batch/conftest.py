@@ -102,7 +102,8 @@ def make_spec(
 
     def make(
         script: str = ECHO, *, files: int = 10, name: str = "job", workers: int = 2,
-        input: Path | None = None, input_type: str = "uri_folder", **settings: Any,
+        input: Path | None = None, input_type: str = "uri_folder",
+        memory_bytes: int | None = None, **settings: Any,
     ) -> JobSpec:
         settings = {"mini_batch_size": 3, "max_retries": 0, "timeout_s": 20.0} | settings
         return JobSpec(
@@ -110,7 +111,7 @@ def make_spec(
             output=str(tmp_path / name / "output"), work=str(tmp_path / name / "work"),
             logs=str(tmp_path / name / "logs"), code=str(write_script(script)),
             scoring_script="score.py", settings=JobSettings(**settings),
-            workers=WorkerSpec(count=workers),
+            workers=WorkerSpec(count=workers, memory_bytes=memory_bytes),
         )
 
     return make

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from inferay.engine.batch.memory import machine_bytes
 from inferay.engine.batch.spec import JobSettings, WorkerSpec
 from inferay.engine.batch.user_spec import LoadedSpec, read_user_spec
 from inferay.errors import Conflict, InferayError, InvalidInput
@@ -45,7 +47,9 @@ def test_what_is_left_out_has_azures_defaults(read: Read, folder: Path, tmp_path
         mini_batch_size=10, max_retries=3, timeout_s=30.0, error_threshold=-1,
         output_action="append_row", output_file_name="predictions.csv", logging_level="INFO",
     )
-    assert spec.workers == WorkerSpec(1, 1.0, 0.0)
+    assert replace(spec.workers, memory_bytes=None) == WorkerSpec(1, 1.0, 0.0)
+    assert spec.workers.memory_bytes is not None
+    assert machine_bytes() // 2 <= spec.workers.memory_bytes < machine_bytes()
     assert (spec.input, spec.input_type) == (str(folder / "data"), "uri_folder")
     assert (spec.code, spec.scoring_script) == (str(folder / "src"), "score.py")
     assert len(spec.name) == 36

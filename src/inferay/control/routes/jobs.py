@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,14 +23,19 @@ from inferay.control.tables import Job, Operation
 from inferay.control.verification import check_verifiable, verification
 from inferay.control.views import job_view
 from inferay.engine.batch.output import ERRORS, PARTIAL, SUCCESS
+from inferay.engine.batch.publish import failed_lines
 from inferay.engine.resources import BatchJobBody, RedriveBody
 from inferay.errors import NotFound
+from inferay.jobs.folder import JobFolder
 from inferay.jobs.states import JobStatus
 
 router = APIRouter()
 
 #: A log is read in pieces of at most so many bytes.
 LOG_BYTES_MAX = 1 << 20
+
+#: Failed items that one answer tells of; a job with more of them has `errors.jsonl` for a reader.
+ERRORS_MAX = 100_000
 
 
 @router.post("/endpoints/{endpoint}/jobs", openapi_extra=body_of(BatchJobBody))
@@ -138,6 +144,16 @@ def verify_job(context: Ctx, who: Caller, name: str) -> StreamingResponse:
     job = _job(context, who, name)
     check_verifiable(job)
     return StreamingResponse(verification(context, job), media_type="application/x-ndjson")
+
+
+@router.get("/v1/jobs/{name}/errors")
+def list_errors(
+    context: Ctx, who: Caller, name: str, top: Annotated[int, Query(ge=1, le=ERRORS_MAX)] = PAGE
+) -> StreamingResponse:
+    """Return the items of a job that have failed so far: a line of JSON each, in input order."""
+    _job(context, who, name)
+    lines = failed_lines(JobFolder(context.workspace.job_folder(name)).work)
+    return StreamingResponse(islice(lines, top), media_type="application/x-ndjson")
 
 
 @router.get("/v1/jobs/{name}/logs")
