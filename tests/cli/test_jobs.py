@@ -44,9 +44,8 @@ def test_errors_names_what_failed(deployed: Inferay, project: Path) -> None:
     name, output = invoke(deployed, "-d", "grey")
     said = deployed("job", "errors", "-n", name, "-o", "jsonl")
     assert (said.code, said.out.encode()) == (0, (output / "errors.jsonl").read_bytes())
-    one = deployed("job", "errors", "-n", name, "--max-items", "1").json
-    assert [error["item"] for error in one] == ["3.txt"]   # type: ignore[index]
-    assert 'File "score.py"' in one[0]["traceback"]   # type: ignore[index]
+    said = deployed("job", "errors", "-n", name, "--max-items", "1", "--query", "[].item")
+    assert said.json == ["3.txt"]
     table = deployed("job", "errors", "-n", name, "-o", "table").out.splitlines()
     assert table[0].split() == ["Item", "MiniBatch", "Attempts", "Kind", "Exception"]
     assert table[2].split()[0] == "5.txt"

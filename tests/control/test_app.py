@@ -39,6 +39,8 @@ POLICY: dict[tuple[str, str], str] = {
     ("GET", "/v1/jobs/{name}"): "jobs",
     ("POST", "/v1/jobs/{name}/cancel"): "admin",
     ("POST", "/v1/jobs/{name}/resume"): "admin",
+    ("POST", "/v1/jobs/{name}/redrive"): "admin",
+    ("GET", "/v1/jobs/{name}/verify"): "jobs",
     ("GET", "/v1/jobs/{name}/errors"): "jobs",
     ("GET", "/v1/jobs/{name}/logs"): "jobs",
     ("GET", "/v1/jobs/{name}/logs/{path:path}"): "jobs",
