@@ -80,6 +80,11 @@ CANCEL = "cancel"
 
 _T = TypeVar("_T")
 
+#: Space that a job takes at its start and gives back at its end: on a full disk, that it failed,
+#: and why, can still be written.
+RESERVE = "reserve"
+RESERVE_BYTES = 256 << 10
+
 #: Makes a pool, given the settings of its workers and where its events go.
 PoolFactory = Callable[[SettingsOf, Events], Pool]
 
@@ -165,7 +170,10 @@ class Driver:
         if refusal is not None and self.epoch is None:
             raise refusal
         facts = {} if epochs(store) else {"began": facts_of(self.spec)}
-        epoch, log = claim(store, facts, epoch=self.epoch)
+        try:
+            epoch, log = claim(store, facts, epoch=self.epoch)
+        except OSError as error:
+            raise _storage_full(error) from error
         progress = ProgressWriter(store, epoch)
         writer = JournalWriter(
             log, on_durable=lambda group: None,
@@ -175,6 +183,7 @@ class Driver:
         dispatcher: Dispatcher | None = None
         try:
             progress.write("Preparing")
+            store.replace(RESERVE, os.urandom(RESERVE_BYTES))
             if refusal is not None:
                 raise refusal
             seal = self._seal(store, epoch)
@@ -204,6 +213,7 @@ class Driver:
         finally:
             self._close_pool()
             writer.close()
+        store.remove(RESERVE)
         try:
             self._write_logs(store, result, dispatcher)
             progress.write(result.status, dispatcher, error=result.error)

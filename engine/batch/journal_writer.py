@@ -36,6 +36,7 @@ class JournalWriter:
         self._on_error = on_error
         self._gather_s = gather_s
         self._queue: queue.Queue[Record | None] = queue.Queue(QUEUE_RECORDS_MAX)
+        self._is_told_to_stop = False   # known to the thread only
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
@@ -55,19 +56,18 @@ class JournalWriter:
             self._write()
         except Exception as error:   # told to the driver, which fails the job with it
             self._on_error(error)
-            while self._queue.get() is not None:   # nobody may wait for room for ever
-                pass
+            while not self._is_told_to_stop:   # nobody may wait for room for ever
+                self._is_told_to_stop = self._queue.get() is None
 
     def _write(self) -> None:
-        is_last = False
-        while not is_last:
-            group, data, is_last = self._gather()
+        while not self._is_told_to_stop:
+            group, data = self._gather()
             if group:
                 self._log.append(data)
                 self._on_durable(group)
 
-    def _gather(self) -> tuple[list[Record], bytes, bool]:
-        """Wait for a record, and take in what follows it soon; True at the end: it is the last."""
+    def _gather(self) -> tuple[list[Record], bytes]:
+        """Wait for a record, and take in what follows it soon; nothing at the end."""
         group: list[Record] = []
         data = bytearray()
         until_s = math.inf
@@ -77,12 +77,13 @@ class JournalWriter:
             except queue.Empty:
                 break
             if record is None:
-                return group, bytes(data), True
+                self._is_told_to_stop = True
+                break
             if not group:
                 until_s = time.monotonic() + self._gather_s
             group.append(record)
             data += encode(record)
-        return group, bytes(data), False
+        return group, bytes(data)
 
     def _next(self, until_s: float) -> Record | None:
         if until_s == math.inf:

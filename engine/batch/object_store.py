@@ -131,6 +131,9 @@ class ObjectStore:
 
     # -- for `Multipart` too
 
+    def sweep(self) -> None:
+        """See `Store.sweep`: an upload that nobody ended is aborted by the next one of its name."""
+
     def uri(self, name: str) -> str:
         """Return the name's address, for messages."""
         return f"s3://{self._bucket}/{self._prefix}{name}"

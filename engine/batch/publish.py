@@ -75,6 +75,8 @@ def assemble(
         errors = outputs.publish_errors(records, manifest, output, merge.number_of)
         found = merge.counts(found)
     check_newest(store, epoch)
+    if epoch > 1:
+        output.sweep()   # a driver of before may have been killed while it wrote
     success = {
         "format": "inferay.success", "version": outputs.VERSION,
         "counts": found,
@@ -101,6 +103,7 @@ def publish_partial(spec: JobSpec) -> None:
     Only for a job without a live driver that is not published.
     """
     store, output = LocalStore(Path(spec.work)), LocalStore(Path(spec.output))
+    output.sweep()
     records = outputs.committed(store)
     rows = spec.settings.output_file_name
     if spec.settings.output_action == "append_row" and any(record["seg"] for record in records):

@@ -16,7 +16,7 @@ import shutil
 from pathlib import Path
 
 from inferay.engine.batch.messages import StoredFile
-from inferay.engine.batch.store import LocalStore
+from inferay.engine.batch.store import LocalStore, make_folder, sync_folder
 
 
 class SharedFileError(Exception):
@@ -45,6 +45,8 @@ class Staging:
         for name in self._files():
             kept.append(self._store_file(name, -1, is_shared=True))
             self._seen[name] = _state(self.folder / name)
+        if kept:
+            sync_folder(self._store.path(self._prefix))
         self._settle()
         return tuple(kept)
 
@@ -69,6 +71,8 @@ class Staging:
                     )
             else:
                 taken.append(self._store_file(name, mini_batch, is_shared=False))
+        if taken:
+            sync_folder(self._store.path(self._prefix))
         self._settle()
         return tuple(taken)
 
@@ -114,7 +118,7 @@ class Staging:
         self._count += 1
         stored = f"{self._prefix}/{self._count:06d}"
         target = self._store.path(stored)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         (os.link if is_shared else os.rename)(source, target)
         with open(target, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -23,6 +23,9 @@ from inferay.errors import InvalidInput
 #: (name, first byte, one past the last or None for the end).
 ByteRange = tuple[str, int, int | None]
 
+#: How the hidden files begin that a local store writes before they get their name.
+ASIDE = ".inferay-"
+
 
 class Log(Protocol):
     """An append-only sequence of bytes with one writer."""
@@ -94,6 +97,9 @@ class Store(Protocol):
 
     def delete(self, prefix: str) -> None:
         """Delete every name below the folder `prefix`; idempotent."""
+
+    def sweep(self) -> None:
+        """Remove what is no name yet, of writers that died; one that lives fails."""
 
 
 class LogStore(Store, Protocol):
@@ -169,6 +175,13 @@ class LocalStore:
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self.path(prefix))
 
+    def sweep(self) -> None:
+        """See `Store.sweep`."""
+        for parent, _, files in os.walk(self.root):
+            for file in files:
+                if file.startswith(ASIDE):
+                    Path(parent, file).unlink(missing_ok=True)
+
     def exists(self, name: str) -> bool:
         """See `Store.exists`."""
         return os.path.lexists(self.path(name))
@@ -181,8 +194,8 @@ class LocalStore:
         self, name: str, chunks: Iterable[bytes], move: Callable[[str, str], None]
     ) -> None:
         path = self.path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = f"{path.parent}/.{os.urandom(16).hex()}"   # the name itself may have 255 bytes
+        make_folder(path.parent)
+        aside = f"{path.parent}/{ASIDE}{os.urandom(16).hex()}"   # a name may have 255 bytes itself
         try:
             with open(aside, "xb") as file:
                 for chunk in chunks:
@@ -281,6 +294,9 @@ class MemoryStore:
             with self._lock:
                 del self._bytes[name]
 
+    def sweep(self) -> None:
+        """See `Store.sweep`: a name is put in one step."""
+
 
 class MemoryLog:
     """A log of a `MemoryStore`."""
@@ -317,6 +333,17 @@ def open_store(place: str, access: Access) -> Store:
 def is_full(error: BaseException) -> bool:
     """Return whether the error says that no space is left."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it that there are not yet, durable; idempotent."""
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
 
 
 def sync_data(descriptor: int) -> None:

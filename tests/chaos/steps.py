@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from inferay.engine.batch.staging import Staging
-from inferay.engine.batch.store import LocalLog, LocalStore
+from inferay.engine.batch.store import ASIDE, LocalLog, LocalStore
 
-#: When something may happen: `torn` leaves half of what a log was to get; other writes are whole.
+#: When something may happen: `torn` leaves half of what a log was to get, or a file without a name.
 WHEN = ("before", "torn", "after")
 
 
@@ -105,6 +105,12 @@ def _count(patch: pytest.MonkeyPatch, counted: Steps, cls: type, method: str) ->
     original = getattr(cls, method)
 
     def counting(self: Any, name: Any, *rest: Any) -> Any:
-        return counted.step(f"{method} {name}", lambda: original(self, name, *rest))
+        def leave_a_part() -> None:
+            path = self.path(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.with_name(f"{ASIDE}torn").write_bytes(b"a part")
+
+        tear = leave_a_part if method.startswith(("create", "replace")) else None
+        return counted.step(f"{method} {name}", lambda: original(self, name, *rest), tear)
 
     patch.setattr(cls, method, counting)

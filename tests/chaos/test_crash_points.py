@@ -55,6 +55,8 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
     folder = Path(tempfile.mkdtemp(prefix="crash-", dir=memory if memory.is_dir() else tmp_path))
     (folder / "temp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder / "temp"))
+    # Packages' metadata takes longer to read than such a job takes.
+    monkeypatch.setattr("inferay.engine.batch.publish.versions", lambda _: {})
     yield Job(folder)
     shutil.rmtree(folder)
 
@@ -144,7 +146,7 @@ def test_two_drivers_that_die_at_any_two_steps_are_followed_by_one_that_ends_exa
         names = job.dies(first, when)
         if first >= len(names):
             break
-        if when == "torn" and names[first] != "append":
+        if when == "torn" and not names[first].startswith(("append", "create_stream")):
             continue
         with job.kept() as again:
             for second in itertools.count():

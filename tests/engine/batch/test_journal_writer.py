@@ -118,3 +118,23 @@ def test_closing_twice_is_closing_once_more() -> None:
     writer.close()
     assert durable == [commit(0)]
     assert json.dumps(log.groups) == json.dumps([[commit(0)]])
+
+
+def test_a_writer_whose_last_write_fails_can_be_closed() -> None:
+    """The wish to stop was taken in together with the records that could not be written."""
+
+    class Broken:
+        def append(self, data: bytes) -> None:
+            raise OSError("the disk is gone")
+
+        def close(self) -> None:
+            pass
+
+    for _ in range(50):
+        errors: list[Exception] = []
+        writer = JournalWriter(
+            Broken(), on_durable=lambda group: None, on_error=errors.append, gather_s=0.005
+        )
+        writer.append({"k": "sealed", "by": 1})
+        writer.close()
+        assert len(errors) == 1
