@@ -61,7 +61,7 @@ def waiting_reason(
         )
         what = " and ".join(lacking) or f"{waiting} workers of {each}"
         return (
-            f"waiting for {what}, {waited_s:.0f} s; no node of the cluster could ever hold a "
+            f"waiting for {what}, {waited_s:.0f} s; no node that is up could ever hold a "
             f"worker ({each}): the most on a node is {most}"
         )
     if lacking:

@@ -45,5 +45,7 @@ def on_ray(workers: WorkerSpec) -> PoolFactory:
     """Return a maker of pools on this process's Ray, which it connects to first if need be."""
     if not ray.is_initialized():
         ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
-    resources = WorkerResources(workers.num_cpus, workers.num_gpus)
+    resources = WorkerResources(
+        workers.num_cpus, workers.num_gpus, tuple(sorted(workers.custom.items()))
+    )
     return lambda settings_of, events: RayPool(settings_of, events, resources)

@@ -54,6 +54,7 @@ class WorkerSpec:
         num_gpus: Ray GPUs of each.
         threads: Size of numeric libraries' thread pools in each.
         memory_bytes: What each may use before it is ended; None: no limit.
+        custom: Ray's other resources of each, by name; `memory` is in bytes.
     """
 
     count: int = 1
@@ -61,6 +62,7 @@ class WorkerSpec:
     num_gpus: float = 0.0
     threads: int = 1
     memory_bytes: int | None = None
+    custom: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from inferay.engine.batch.spec import JobSettings, JobSpec, WorkerSpec, hash_of,
 from inferay.engine.batch.split.declared import resolve_split
 from inferay.engine.resources import BatchDeployment, Environment, Model, is_local_path, load
 from inferay.engine.resources.fields import FilledText, Name
-from inferay.engine.resources.instance_types import instance_type
+from inferay.engine.resources.instance_types import gpu_share, instance_type
 from inferay.engine.storage import is_remote, resolve
 from inferay.errors import InvalidInput
 
@@ -158,4 +158,4 @@ def _workers(job: BatchJob) -> WorkerSpec:
         workers=min(count, os.cpu_count() or 1),   # each asks for a CPU: no more are on one machine
     )
     gpus = kind.gpus if kind else 0
-    return WorkerSpec(count, 1.0, gpus / concurrency, memory_bytes=memory_bytes)
+    return WorkerSpec(count, 1.0, gpu_share(gpus, concurrency), memory_bytes=memory_bytes)

@@ -28,7 +28,12 @@ from inferay.engine.resources.durations import format_duration, parse_duration
 from inferay.engine.resources.endpoints import BatchEndpoint, CommonEndpoint, EndpointDefaults
 from inferay.engine.resources.facts import CreationContext, ServerFacts
 from inferay.engine.resources.infrastructure import Compute, Datastore, DatastoreCredentials
-from inferay.engine.resources.instance_types import INSTANCE_TYPES, InstanceType, instance_type
+from inferay.engine.resources.instance_types import (
+    INSTANCE_TYPES,
+    InstanceType,
+    gpu_share,
+    instance_type,
+)
 from inferay.engine.resources.loading import Loaded, load
 from inferay.engine.resources.local_paths import resolve_local_paths
 from inferay.engine.resources.references import (
@@ -103,6 +108,7 @@ __all__ = [
     "YamlDocument",
     "format_duration",
     "from_rest",
+    "gpu_share",
     "instance_type",
     "is_datastore_path",
     "is_local_path",

@@ -5,6 +5,7 @@ One frozen table of common Azure sizes; a configuration adds to it or overrides 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -99,3 +100,15 @@ def instance_type(name: str, extra: Mapping[str, InstanceType] | None = None) ->
             hint = hint.replace(f"'{lower}'", f"'{written}'")
         raise InvalidInput(f"unknown instance type {shown(name)}{hint}", target="instance_type")
     return found
+
+
+def gpu_share(gpus: int, workers: int) -> float:
+    """Return what each of an instance's workers asks of its GPUs so that all of them fit.
+
+    A share of one GPU, or whole ones: Ray knows no other amounts, nor a share over two GPUs.
+    """
+    if gpus >= workers:
+        return float(gpus // workers)
+    sharing = -(-workers // gpus) if gpus else 0   # workers on one GPU, rounded up
+    # Ray counts in ten-thousandths; rounded up, three thirds would be more than one GPU.
+    return math.floor(10_000 / sharing) / 10_000 if sharing else 0.0

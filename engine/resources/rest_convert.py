@@ -201,13 +201,14 @@ def write_environment(entity: Environment, ids: Ids) -> dict[str, Any]:
         build=build and {"contextUri": build.path, "dockerfilePath": build.dockerfile_path},
         inferenceConfig=entity.inference_config
         and InferenceConfigBody.model_validate(
-            {_camel(key): value for key, value in entity.inference_config.model_dump().items()}
+            {camel(key): value for key, value in entity.inference_config.model_dump().items()}
         ).model_dump(by_alias=True, exclude_none=True),
         osType=WIRE_WORDS[entity.os_type],
     )
 
 
-def _camel(name: str) -> str:
+def camel(name: str) -> str:
+    """Return the name as a REST body writes it: `mini_batch_size` is `miniBatchSize`."""
     head, *rest = name.split("_")
     return head + "".join(word.capitalize() for word in rest)
 

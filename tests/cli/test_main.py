@@ -81,6 +81,13 @@ def test_settings_can_be_set_for_one_job(deployed: Inferay) -> None:
         "job", "show", "-n", name, "--query", "outputs.score.path", "-o", "tsv"
     ).out.strip(), "_SUCCESS.json").read_text())
     assert spec["counts"]["mini_batches"] == 4
+    progress = deployed("job", "show", "-n", name, "--query", "progress").json
+    assert progress["percent"] == 100.0   # type: ignore[index]
+    assert sum(one["mini_batches_done"] for one in progress["workers"]) == 4   # type: ignore[index]
+    assert progress["worker_seconds"]["starting"] > 0   # type: ignore[index]
+    table = deployed("job", "show", "-n", name, "-o", "table").out
+    assert "100.0 %, 4 of 4 mini-batches" in table
+    assert "Slowest mini-batches" in table
     shown = deployed("batch-deployment", "show", "-n", "blue", "-e", "digits").json
     assert shown["settings"]["mini_batch_size"] == 4   # type: ignore[index]
     refused = deployed("batch-endpoint", "invoke", "-n", "digits", "--input", "data", "--set",

@@ -31,7 +31,7 @@ def test_an_invocation_becomes_rows_in_input_order(
     assert job["status"] == "Completed"
     rows = (Path(job["outputs"]["score"]["path"]) / "predictions.csv").read_text().splitlines()
     assert rows == [f"{number:02d}.txt" for number in range(20)]
-    assert job["progress"]["counts"]["items_ok"] == 20
+    assert job["progress"]["counts"]["itemsOk"] == 20
 
 
 def test_an_invocation_by_the_same_name_and_content_is_the_same_job(

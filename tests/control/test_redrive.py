@@ -76,7 +76,7 @@ def failed(plane: Plane, make_code: Callable[..., Path], data: Path) -> str:
     """A completed job of 20 items, two of which failed; its deployment is fixed since."""
     deploy(plane, make_code(SOME), retrySettings={"maxRetries": 0})
     plane.http.post("/endpoints/digits/jobs", json=invocation(data, name="old"))
-    assert plane.wait("old")["progress"]["counts"]["items_failed"] == 2
+    assert plane.wait("old")["progress"]["counts"]["itemsFailed"] == 2
     fix(plane, make_code(SOME.replace('("03.txt", "11.txt")', '("none",)')))
     return "old"
 
@@ -103,7 +103,7 @@ def test_four_poison_items_of_2000_are_scored_by_the_fixed_script_and_put_in_ord
     assert answer.status_code == 201
     whole = plane.wait("whole")
     assert (whole["status"], whole["redriveOf"]) == ("Completed", "broken")
-    assert whole["progress"]["counts"]["items_ok"] == 4
+    assert whole["progress"]["counts"]["itemsOk"] == 4
     plane.http.post("/endpoints/digits/jobs", json=invocation(data, name="undisturbed"))
     undisturbed = plane.wait("undisturbed")
     assert output(whole) == output(undisturbed)

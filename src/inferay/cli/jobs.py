@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from inferay.cli.connection import connect
+from inferay.cli.job_table import describe
 from inferay.cli.output import show
 from inferay.cli.parser import Groups, add_set, warn
 from inferay.errors import JobError
@@ -47,7 +49,11 @@ def add(groups: Groups) -> None:
 
 
 def _show(options: argparse.Namespace) -> Any:
-    return connect(options).jobs.get(options.name).to_dict()
+    job = connect(options).jobs.get(options.name).to_dict()
+    if options.output == "table" and not options.query:
+        sys.stdout.write(describe(job))
+        return None
+    return job
 
 
 def _stream(options: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,8 +50,13 @@ class Job:
 
     @property
     def progress(self) -> dict[str, Any]:
-        """How far the job was at the last look; empty before it began."""
-        return self._properties.get("progress") or {}
+        """How far the job was at the last look; empty before it began.
+
+        Rates, percent and seconds left; `workers_by_state`, and of single workers what each has in
+        hand and since when; the `slowest` mini-batches; `worker_seconds` by what they went into.
+        Sums but for the counts are of the driver's current epoch.
+        """
+        return _snake_keys(self._properties.get("progress") or {})   # type: ignore[no-any-return]
 
     @property
     def error(self) -> dict[str, Any] | None:
@@ -278,7 +284,7 @@ class Job:
             "start_time": self._properties["startTime"],
             "end_time": self._properties["endTime"],
             "waiting_for": self._properties["waitingFor"],
-            "progress": self._properties["progress"],
+            "progress": self.progress or None,
             "error": self.error,
         }
         return {key: value for key, value in shown.items() if value is not None}
@@ -335,6 +341,15 @@ def output_data(path: str | Path) -> dict[str, Any]:
     where = str(path)
     where = str(Path(where).absolute()) if is_local_path(where) else where
     return {"score": {"jobOutputType": "UriFolder", "uri": where}}
+
+
+def _snake_keys(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            re.sub("[A-Z]", lambda found: f"_{found[0].lower()}", key): _snake_keys(inner)
+            for key, inner in value.items()
+        }
+    return [_snake_keys(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _snake(word: str) -> str:

@@ -24,6 +24,7 @@ from inferay.engine.resources import (
     Environment,
     InstanceType,
     from_rest,
+    gpu_share,
     instance_type,
     parse_reference,
 )
@@ -84,7 +85,8 @@ def workers_of(
             concurrency=concurrency,
         )
         threads = max(1, cpus // concurrency)
-        return WorkerSpec(wanted, share, gpus / concurrency, threads, memory_bytes), notices
+        gpu = gpu_share(gpus, concurrency)
+        return WorkerSpec(wanted, share, gpu, threads, memory_bytes), notices
     machine = context.machine
     if gpus > machine.gpus and entity.properties.get(ALLOW_CPU) != "true":
         raise InvalidInput(
@@ -105,7 +107,7 @@ def workers_of(
             f"this machine runs {limit} of one job (`inferay up --workers-max` changes that)"
         )
     share = max(round(cpus * EMBEDDED_SHARE / concurrency, RAY_DECIMALS), 10**-RAY_DECIMALS)
-    num_gpus = min(gpus, machine.gpus) / concurrency
+    num_gpus = gpu_share(min(gpus, machine.gpus), concurrency)
     threads = max(1, cpus // min(concurrency, limit))
     count = min(wanted, limit)
     memory_bytes = worker_memory_bytes(

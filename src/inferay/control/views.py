@@ -16,7 +16,11 @@ from inferay.control.tables import (
     Timed,
     Token,
 )
+from inferay.engine.resources.rest_convert import camel
 from inferay.engine.storage import datastore_uri
+
+#: Parts of a job's progress that a list of jobs does not tell.
+_LONG = ("workers", "slowest")
 
 #: What stands before every resource id: Azure's ids name a workspace too.
 ROOT = "/workspaces/default"
@@ -69,8 +73,11 @@ def compute_view(row: Compute) -> dict[str, Any]:
     return _resource(row, f"computes/{row.name}", row.name, properties, tags)
 
 
-def job_view(row: Job, url: str) -> dict[str, Any]:
-    """Return a job: Azure's fields, and how far it is."""
+def job_view(row: Job, url: str, *, is_brief: bool = False) -> dict[str, Any]:
+    """Return a job: Azure's fields, and how far it is; briefly, without its single workers."""
+    progress = row.progress
+    if progress is not None and is_brief:
+        progress = {key: value for key, value in progress.items() if key not in _LONG}
     body = row.request.get("properties", {})
     properties = {
         "jobType": "Batch",
@@ -92,7 +99,7 @@ def job_view(row: Job, url: str) -> dict[str, Any]:
         "startTime": _time(row.created_at),
         "endTime": _time(row.ended_at),
         "waitingFor": row.waiting_for,
-        "progress": row.progress,
+        "progress": _camel_keys(progress),
         "error": row.error,
     }
     return _resource(row, f"jobs/{row.name}", row.name, properties)
@@ -135,6 +142,12 @@ def _resource(
             "createdAt": _time(row.created_at), "lastModifiedAt": _time(row.modified_at),
         },
     }
+
+
+def _camel_keys(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {camel(key): _camel_keys(inner) for key, inner in value.items()}
+    return [_camel_keys(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _time(moment: datetime | None) -> str | None:

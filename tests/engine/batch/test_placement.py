@@ -53,7 +53,7 @@ def test_a_worker_that_no_node_could_hold_is_told_so() -> None:
         nodes=({"CPU": 4.0}, {"CPU": 16.0}, {"CPU": 2.0, "GPU": 1.0}),
     )
     assert said == (
-        "waiting for 1 GPU, 0 available, 40 s; no node of the cluster could ever hold a worker "
+        "waiting for 1 GPU, 0 available, 40 s; no node that is up could ever hold a worker "
         "(8 CPUs and 1 GPU): the most on a node is 16 CPUs and 1 GPU"
     )
 
@@ -66,6 +66,6 @@ def test_room_that_is_scattered_over_nodes_is_told_after_a_while() -> None:
 def test_a_cluster_without_nodes_holds_nothing() -> None:
     said = reason(WorkerResources(1.0), waiting=1, free={}, nodes=())
     assert said == (
-        "waiting for 1 CPU, 0 available, 40 s; no node of the cluster could ever hold a worker "
+        "waiting for 1 CPU, 0 available, 40 s; no node that is up could ever hold a worker "
         "(1 CPU): the most on a node is 0 CPUs"
     )

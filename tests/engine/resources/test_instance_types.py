@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from inferay.engine.resources import INSTANCE_TYPES, InstanceType, instance_type
+from inferay.engine.resources import INSTANCE_TYPES, InstanceType, gpu_share, instance_type
 from inferay.errors import InvalidInput
 
 
@@ -32,3 +32,23 @@ def test_an_unknown_type_names_the_nearest() -> None:
         instance_type("Standard_DS3v2")
     with pytest.raises(InvalidInput, match=r"^unknown instance type 'x{59}…'$"):
         instance_type("x" * 10_000)
+
+
+@pytest.mark.parametrize(("gpus", "workers", "share"), [
+    (0, 3, 0.0), (1, 1, 1.0), (1, 2, 0.5), (1, 3, 0.3333), (4, 1, 4.0), (4, 2, 2.0),
+    (4, 3, 1.0),   # Ray has no 1.33 GPUs
+    (2, 3, 0.5),   # nor 0.67 of one for three workers: two of them lie on one
+    (8, 8, 1.0), (4, 6, 0.5),
+])
+def test_the_workers_of_an_instance_share_its_gpus_so_that_all_fit(
+    gpus: int, workers: int, share: float
+) -> None:
+    assert gpu_share(gpus, workers) == share
+    free = [1.0] * gpus
+    for _ in range(workers if gpus else 0):
+        if share >= 1:
+            assert len(free) >= share
+            del free[: int(share)]
+        else:
+            at = next(i for i, left in enumerate(free) if left >= share - 1e-9)
+            free[at] -= share

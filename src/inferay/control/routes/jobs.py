@@ -205,7 +205,8 @@ def _job(context: Context, who: Caller, name: str) -> Job:
 def _list(context: Context, top: int, *conditions: Any) -> dict[str, Any]:
     query = select(Job).where(*conditions).order_by(Job.created_at.desc(), Job.name).limit(top)
     with context.database.read() as session:
-        return {"value": [job_view(row, context.url) for row in session.scalars(query)]}
+        rows = session.scalars(query)
+        return {"value": [job_view(row, context.url, is_brief=True) for row in rows]}
 
 
 def _published(job: Job) -> set[str]:
