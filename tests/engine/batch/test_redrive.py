@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from inferay.engine.batch.driver import Driver, Interrupted, PoolFactory, Result
 from inferay.engine.batch.spec import JobSpec, Redrive
 from inferay.errors import Conflict
+from tests.chaos.steps import Crash, crash, steps
 
 Make = Callable[..., JobSpec]
 Run = Callable[..., Result]
@@ -276,3 +279,22 @@ def test_a_redrive_goes_on_only_as_what_it_began(old: JobSpec, inline: Inline) -
     with pytest.raises(Conflict, match="redrive was"):
         Driver(redrive(old, "new", merge=False), inline(scoring())).run()
     assert Driver(new, inline(scoring())).run().status == "Completed"
+
+
+def test_a_redrive_that_dies_at_any_step_is_followed_by_one_that_ends_with_the_same_bytes(
+    make_spec: Make, run_job: Run, inline: Inline
+) -> None:
+    old = make_spec(files=9, name="old", output_file_name="rows.parquet")
+    run_job(old, inline(scoring(poison={1, 5}, short={8})))
+    whole = redrive(old, "whole")
+    run_job(whole, inline(scoring(poison={5})))
+    for at in itertools.count():
+        new = redrive(old, f"new{at}")
+        with steps(at, "before", crash) as dying, contextlib.suppress(Crash):
+            run_job(new, inline(scoring(poison={5})))
+        assert run_job(new, inline(scoring(poison={5}))).status == "Completed", dying.names[-1]
+        assert rows(new) == rows(whole), f"step {at}, {dying.names[-1]}"
+        assert errors(new) == errors(whole)
+        if at >= len(dying.names):   # it lived: there are no more steps
+            break
+    assert at > 10
