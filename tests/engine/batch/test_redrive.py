@@ -136,7 +136,7 @@ def test_without_merging_the_output_has_the_failed_items_alone(
 
 
 @given(st.data())
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_failures_any_mini_batch_sizes_and_any_workers_merge_to_the_same(
     make_spec: Make, run_job: Run, inline: Inline, data: st.DataObject
 ) -> None:
