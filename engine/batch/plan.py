@@ -9,6 +9,7 @@ from typing import Any
 from inferay.engine.batch.spec import JobSettings
 from inferay.engine.batch.units import Unit
 from inferay.engine.sizes import parse_mini_batch_size
+from inferay.engine.storage import Access
 from inferay.errors import InvalidInput
 
 
@@ -25,8 +26,16 @@ class Planned:
     types: Mapping[str, Any] = field(default_factory=dict)
 
 
-def plan_mini_batches(files: Iterable[Unit], settings: JobSettings, root: str) -> Planned:
+def plan_mini_batches(
+    files: Iterable[Unit], settings: JobSettings, root: str, access: Access | None = None
+) -> Planned:
     """Group files, or slices of them, as the settings say; nothing is read yet.
+
+    Args:
+        files: Of the input, in order.
+        settings: Of the job.
+        root: What the files' paths are relative to.
+        access: How a remote root is reached.
 
     Raises:
         InvalidInput: The size of a mini-batch is none.
@@ -42,7 +51,8 @@ def plan_mini_batches(files: Iterable[Unit], settings: JobSettings, root: str) -
     from inferay.engine.batch.split.sources import Sources
 
     tables = TablePlan(
-        Sources(root), settings.table, is_cut=settings.split == "rows", limits=Limits.of(size)
+        Sources(root, access), settings.table, is_cut=settings.split == "rows",
+        limits=Limits.of(size),
     )
     return Planned(tables.mini_batches(files), tables.types)
 

@@ -8,9 +8,9 @@ from typing import IO, Any
 
 from inferay.engine.batch.units import Unit
 from inferay.engine.storage import Access, is_remote, open_filesystem
-from inferay.engine.storage.remote import open_remote
+from inferay.engine.storage.remote import Remote, open_remote
 from inferay.engine.storage.retries import retry
-from inferay.errors import JobError
+from inferay.errors import InvalidInput, JobError
 
 #: Read from a remote file at once by what reads it as a stream.
 STREAM_BYTES = 1 << 20
@@ -64,6 +64,12 @@ class RemoteSource:
             lambda: self._filesystem.cat_file(self._path, start=start, end=stop),
             f"reading {self._path}",
         )
+        if len(found) != stop - start:
+            raise InvalidInput(
+                f"{self._path}: bytes {start} to {stop} were asked for, and {len(found)} bytes "
+                "came: its server knows no ranges, which tables take; copy the file elsewhere",
+                code="NoRanges", target=self._path,
+            )
         return found
 
     def open(self) -> IO[bytes]:
@@ -114,6 +120,7 @@ class Sources:
         self._root = root
         self._access = access or Access()
         self._filesystem: Any = None
+        self._remote: Remote | None = None
 
     def open(self, unit: Unit) -> LocalSource | RemoteSource:
         """Open the unit's file.
@@ -124,9 +131,10 @@ class Sources:
         """
         if not is_remote(self._root):
             return LocalSource(f"{self._root}/{unit.path}", unit)
-        if self._filesystem is None:
+        if self._remote is None:
+            self._remote = open_remote(self._root, self._access)
             self._filesystem, self._place = open_filesystem(self._root, self._access)
-        found = open_remote(self._root, self._access).stat(unit.path)
+        found = self._remote.stat(unit.path)
         if (found.size_bytes, found.version) != (unit.size_bytes, unit.version):
             raise changed(f"{self._root}/{unit.path}", unit)
         is_folder = self._root.startswith("s3://")   # an http(s) root is the file itself
