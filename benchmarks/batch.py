@@ -29,7 +29,7 @@ from benchmarks import clusters, plain, whole
 from benchmarks.report import Line, Peer, Plain, add
 from benchmarks.works import WORKS, Job, Work
 
-OTHERS = ("w5", "memory", "workers", "chaos", "invoke")
+OTHERS = ("w5", "w7", "memory", "workers", "chaos", "invoke")
 
 #: Of the items, in the small job that shows the start.
 SMALL = 0.01
@@ -59,8 +59,16 @@ def main() -> None:
             add(lines, time.monotonic() - began_s)
         return
     rest = [argument for argument in sys.argv[1:] if argument not in works]
-    for name in works:   # each in a process of its own: Ray remembers its first cluster's token
-        subprocess.run([sys.executable, "-m", "benchmarks.batch", name, *rest], check=True)
+    began_s = time.monotonic()
+    failed = [
+        name for name in works   # each in a process of its own: Ray remembers its first token
+        if subprocess.run(
+            [sys.executable, "-m", "benchmarks.batch", name, *rest], check=False
+        ).returncode
+    ]
+    print(f"{(time.monotonic() - began_s) / 60:.0f} minutes")
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}; measure them again with WORKS=\"{' '.join(failed)}\"")
 
 
 def measure(name: str, options: argparse.Namespace) -> Iterator[Line]:
@@ -72,6 +80,10 @@ def measure(name: str, options: argparse.Namespace) -> Iterator[Line]:
                 yield beside_plain(work, folder, options)
             if "peers" in options.parts and work.peers:
                 yield from beside_peers(work, folder, options)
+        elif name == "w7":
+            from benchmarks.objects import w7
+
+            yield from w7(folder, options.repetitions, options.scale)
         elif name == "chaos":
             from benchmarks.kills import chaos
 

@@ -1,8 +1,8 @@
 """The same job in other frameworks, each at its documented best on two cores.
 
 `python -m benchmarks.peers NAME JOB` runs one whole job; the cluster that it joins (Ray's, or a
-Dask scheduler with its two workers) runs already: see `clusters`. What was tuned stands beside it;
-other ways that were tried and were slower are named there.
+Dask scheduler with its two workers) runs already: see `clusters`. What was tuned stands beside it.
+None of them retries, times out, isolates or commits a mini-batch of its own as the engine does.
 """
 
 from __future__ import annotations
@@ -62,10 +62,9 @@ def ray_data(job: Job) -> None:
     """Run on the running Ray.
 
     Tuned: stateless tasks, so that reading, scoring and writing fuse into one task per block and
-    no block goes through the object store; a pool of two actors was slower in each work, because
-    its input does. Blocks: a few per core, large enough that a task's cost vanishes. Paths are
-    read in run(), as the engine does; `read_binary_files` was slower. Order is not asked for, and
-    progress bars and statistics are off.
+    no block goes through the object store, as the input of an actor pool does. Blocks: a few per
+    core, large enough that a task's cost vanishes. Paths are read in run(), as the engine does.
+    Order is not asked for, and progress bars and statistics are off.
     """
     import logging
 
@@ -77,6 +76,9 @@ def ray_data(job: Job) -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.enable_auto_log_stats = False
+    if job.endpoint:
+        _ray_data_objects(job)
+        return
     if job.kind == "files":
         import pyarrow as pa
 
@@ -98,6 +100,33 @@ def ray_data(job: Job) -> None:
     read(job.input).map_batches(
         score_table, batch_format="pyarrow", batch_size=None
     ).write_csv(job.output)
+
+
+def _ray_data_objects(job: Job) -> None:
+    """Read objects with Ray Data's own reader, over Arrow's S3 client.
+
+    Tuned: Arrow's file system, which is native code, reading and scoring fused in one task, eight
+    threads in each read (Ray Data's own number). The script gets its paths: the bytes are put into
+    files in memory first, which costs about 1 % of its time.
+    """
+    import tempfile
+
+    import pyarrow.fs
+    import ray.data
+
+    system = pyarrow.fs.S3FileSystem(endpoint_override=job.endpoint, scheme="http")
+
+    def score(batch: Any) -> Any:
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+            paths = [f"{folder}/{os.path.basename(path)}" for path in batch["path"]]
+            for path, data in zip(paths, batch["bytes"], strict=True):
+                Path(path).write_bytes(data)
+            return {"row": scorer(job).rows(paths)}
+
+    ray.data.read_binary_files(
+        job.input.removeprefix("s3://"), filesystem=system, include_paths=True,
+        override_num_blocks=max(2 * WORKERS, min(64, job.items // 100)),
+    ).map_batches(score, batch_size=None).write_csv(job.output)
 
 
 # -- Dask

@@ -37,7 +37,7 @@ class Job:
         output: A folder, which the contender makes.
         mini_batch_size: Files that one call of `run()` gets.
         model_dir: Where `init()` finds its model, or "".
-        storage: Options of the S3 file system where the input is there, or None.
+        endpoint: Host and port of the S3 server where the input is there, or "".
     """
 
     script: str
@@ -47,7 +47,7 @@ class Job:
     output: str = ""
     mini_batch_size: int = 10
     model_dir: str = ""
-    storage: dict[str, str] | None = None
+    endpoint: str = ""
 
     def save(self, path: Path) -> Path:
         path.write_text(json.dumps(asdict(self)))
