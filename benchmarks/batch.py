@@ -68,7 +68,7 @@ def main() -> None:
     ]
     print(f"{(time.monotonic() - began_s) / 60:.0f} minutes")
     if failed:
-        sys.exit(f"failed: {', '.join(failed)}; measure them again with WORKS=\"{' '.join(failed)}\"")
+        sys.exit(f'failed; measure again with WORKS="{" ".join(failed)}"')
 
 
 def measure(name: str, options: argparse.Namespace) -> Iterator[Line]:
