@@ -21,7 +21,14 @@ from typing import Any
 from benchmarks.report import Figure
 from benchmarks.works import SCRIPTS
 from inferay.engine.batch.driver import Driver
-from inferay.engine.batch.messages import Done, Lease, Receipt, ReceiptArrived, WorkerReady
+from inferay.engine.batch.messages import (
+    Done,
+    Lease,
+    Receipt,
+    ReceiptArrived,
+    WorkerReady,
+    WorkerSeen,
+)
 from inferay.engine.batch.pool import Events, LocalPool, SettingsOf
 from inferay.engine.batch.spec import JobSettings, JobSpec, WorkerSpec
 from inferay.engine.batch.units import Unit
@@ -85,6 +92,9 @@ class InstantPool:
     def release(self, slot: int) -> None:
         """Nothing is held."""
 
+    def look(self, slot: int) -> None:
+        self._events.put(WorkerSeen(slot, None, 0.0, 0))
+
     def waiting_for(self) -> str | None:
         return None
 
@@ -128,6 +138,9 @@ class TimedPool:
 
     def release(self, slot: int) -> None:
         """Nothing is held."""
+
+    def look(self, slot: int) -> None:
+        self._events.put(WorkerSeen(slot, None, 0.0, 0))
 
     def waiting_for(self) -> str | None:
         return None

@@ -21,8 +21,8 @@ WORKERS_SHOWN_MAX = 32
 SLOWEST_SHOWN = 5
 
 #: How often workers that are shown are asked what they have in hand and how much memory they use:
-#: a call to an actor costs the driver half a millisecond.
-LOOK_S = 2.0
+#: a call to an actor costs the driver half a millisecond, so all of it half a percent.
+LOOK_S = 3.0
 
 
 @dataclass
