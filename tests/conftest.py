@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests import radosgw as gateways
+from tests.http_site import Site, http_site
 from tests.radosgw import Bucket, Server
 from tests.services import skip_without
 
@@ -23,3 +24,10 @@ def radosgw() -> Iterator[Server]:
 def bucket(radosgw: Server) -> Bucket:
     """A new, empty bucket on a real S3 server."""
     return radosgw.make_bucket()
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """An http server whose answers the test chooses."""
+    with http_site() as found:
+        yield found

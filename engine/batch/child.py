@@ -7,6 +7,7 @@ or, on Linux, with its parent.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import json
@@ -16,6 +17,7 @@ import signal
 import socket
 import sys
 import threading
+from collections import deque
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -24,18 +26,22 @@ from typing import IO, Any
 from inferay.engine.batch.hand import Hand
 from inferay.engine.batch.messages import Failure, Lease, Receipt, WorkerSettings
 from inferay.engine.batch.scorer import Scorer
+from inferay.engine.batch.scratch import Scratch
 from inferay.engine.batch.staging import Staging
 from inferay.engine.batch.store import LocalStore, is_full
 from inferay.engine.batch.units import Range
 from inferay.engine.scoring.aliases import install_aliases
 from inferay.engine.scoring.script import ScoringScript
 from inferay.engine.scoring.tracebacks import describe_exception, user_traceback
+from inferay.engine.storage import is_remote
 from inferay.errors import InferayError, UserCodeError
 
 #: The parent asks for the hung stack with this signal before it kills.
 STACK_SIGNAL = signal.SIGUSR2
 
 _PR_SET_PDEATHSIG = 1
+
+_RECEIVE_BYTES = 1 << 16
 
 
 def main(descriptor: int) -> None:
@@ -44,34 +50,88 @@ def main(descriptor: int) -> None:
     _die_first()
     channel = socket.socket(fileno=descriptor)
     channel.set_inheritable(False)
-    lines = channel.makefile("r", encoding="utf-8")
     out = channel.makefile("w", encoding="utf-8")
-    first = json.loads(lines.readline())
+    leases = _Leases(channel)
+    first = leases.settings()
     stack_file = open(first["stack"], "wb", buffering=0)  # noqa: SIM115 (open for life)
     faulthandler.enable(stack_file)
     faulthandler.register(STACK_SIGNAL, file=stack_file, all_threads=True)
-    settings = WorkerSettings(**first["settings"] | {
-        "packages": tuple(first["settings"]["packages"])
-    })
+    settings = WorkerSettings.from_dict(first["settings"])
+    scratch = Scratch(Path(first["scratch"])) if is_remote(settings.root) else None
     hand = Hand(Path(first["hand"]))
     try:
-        script, scorer = _start(settings, hand)
+        script, scorer = _start(settings, hand, scratch)
     except BaseException as error:   # whatever it is, the parent has to hear of it
         _send(out, {"k": "start_failed", "failure": _start_failure(error, settings).__dict__})
         return
     _send(out, {"k": "ready"})
     sender = _Sender(channel, out)
-    for line in lines:
-        message = json.loads(line)
-        lease = Lease(**message | {"range": Range.from_json(message["range"])})
+    while lease := leases.next():
         try:
-            receipt, durable = scorer.score(lease)
+            receipt, durable = scorer.score(lease, leases.waiting)
         except Exception as error:   # not the user's: the store or the manifest failed
             sender.break_off(error)
             return
         durable.add_done_callback(partial(sender.send_receipt, receipt))
     script.shutdown()
     scorer.close()
+    if scratch is not None:
+        scratch.close()
+
+
+class _Leases:
+    """What the parent sends: lines of JSON, settings first, then leases.
+
+    Not read by a thread: while one waits in it, a connection that user code closes stays open.
+    """
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._partial = b""
+        self._lines: deque[bytes] = deque()
+        self._waiting: deque[Lease] = deque()
+
+    def settings(self) -> dict[str, Any]:
+        """Return the first message; blocks.
+
+        Raises:
+            SystemExit: The parent is gone.
+        """
+        while not self._lines:
+            more = self._channel.recv(_RECEIVE_BYTES)
+            if not more:
+                raise SystemExit(1)
+            self._take(more)
+        found: dict[str, Any] = json.loads(self._lines.popleft())
+        return found
+
+    def next(self) -> Lease | None:
+        """Return the next lease, or None when the parent has closed the connection; blocks."""
+        while not (self._waiting or self._lines):
+            more = self._channel.recv(_RECEIVE_BYTES)
+            if not more:
+                return None
+            self._take(more)
+        self._parse()
+        return self._waiting.popleft()
+
+    def waiting(self) -> tuple[Lease, ...]:
+        """Return the leases that come after the one in hand, as far as they are here."""
+        with contextlib.suppress(BlockingIOError):
+            while more := self._channel.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT):
+                self._take(more)
+        self._parse()
+        return tuple(self._waiting)
+
+    def _take(self, more: bytes) -> None:
+        *lines, self._partial = (self._partial + more).split(b"\n")
+        self._lines.extend(lines)
+
+    def _parse(self) -> None:
+        while self._lines:
+            message = json.loads(self._lines.popleft())
+            lease = Lease(**message | {"range": Range.from_json(message["range"])})
+            self._waiting.append(lease)
 
 
 class _Sender:
@@ -101,7 +161,9 @@ class _Sender:
                 self._channel.shutdown(socket.SHUT_RDWR)
 
 
-def _start(settings: WorkerSettings, hand: Hand) -> tuple[ScoringScript, Scorer]:
+def _start(
+    settings: WorkerSettings, hand: Hand, scratch: Scratch | None
+) -> tuple[ScoringScript, Scorer]:
     logging.basicConfig(
         level=settings.logging_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -115,7 +177,9 @@ def _start(settings: WorkerSettings, hand: Hand) -> tuple[ScoringScript, Scorer]
         Path(settings.code_dir), settings.scoring_script, packages=settings.packages
     )
     script.init()
-    return script, Scorer(settings, script.run, staging, hand)
+    return script, Scorer(
+        settings, script.run, staging, hand, scratch.folder if scratch else None
+    )
 
 
 def _start_failure(error: BaseException, settings: WorkerSettings) -> Failure:

@@ -62,7 +62,10 @@ STARTS_BEFORE_READY_MAX = 6
 
 
 #: Ends of a worker that another worker would meet too: the job fails, and can be resumed.
-FATAL_KINDS = ("StorageFull", "ManifestDamaged")
+FATAL_KINDS = (
+    "AccessDenied", "AddressRefused", "BucketMissing", "ClockSkewed", "CredentialsExpired",
+    "ManifestDamaged", "StorageFull", "StorageThrottled", "StorageUnavailable",
+)
 
 
 @dataclass

@@ -32,7 +32,7 @@ from inferay.engine.batch.journal import (
     valid_records,
 )
 from inferay.engine.batch.journal_writer import JournalWriter
-from inferay.engine.batch.listing import Listing, list_input
+from inferay.engine.batch.listing import Listing, input_root, list_input
 from inferay.engine.batch.logs import write_logs
 from inferay.engine.batch.manifest import (
     SEAL,
@@ -60,6 +60,7 @@ from inferay.engine.batch.spec import JobSpec
 from inferay.engine.batch.store import LocalStore, Store, is_full
 from inferay.engine.batch.telemetry import Telemetry
 from inferay.engine.batch.units import Unit, items_of
+from inferay.engine.storage import Access
 from inferay.errors import InferayError, JobError
 
 #: How long the driver waits for an event before it looks at progress and cancellation.
@@ -74,6 +75,9 @@ SILENCE_S = 60.0
 
 #: How often silent workers are looked for: it takes a look at every busy one.
 SILENCE_LOOK_S = 1.0
+
+#: How much longer where files are fetched: the largest of a mini-batch, from a slow store.
+FETCH_S = 3600.0
 
 #: Name in the job's store whose existence asks the driver to cancel.
 CANCEL = "cancel"
@@ -141,12 +145,14 @@ class Driver:
         make_pool: Makes the workers' pool, once it is needed.
         epoch: Claim exactly this epoch; None: the next free one.
         is_stopped: Asked often; True ends the driver and leaves the job to be resumed.
+        access: How remote storage is reached.
     """
 
     spec: JobSpec
     make_pool: PoolFactory
     epoch: int | None = None
     is_stopped: Callable[[], bool] = lambda: False
+    access: Access = field(default_factory=Access)
     _events: Events = field(default_factory=queue.SimpleQueue)
     _busy: dict[int, _Leased] = field(default_factory=dict)
     _first_lease_s: float | None = None
@@ -279,19 +285,22 @@ class Driver:
 
     def _plan(self, store: Store) -> tuple[str, Planned]:
         if self.spec.redrive is not None:
-            redrive, root, planned = make_plan(self.spec.redrive)
+            redrive, root, planned = make_plan(self.spec.redrive, self.access)
             store.replace(PLAN, redrive.to_bytes())
             return root, planned
         root, units = self._list()
-        return root, plan_mini_batches(self._not_stopped(store, units), self.spec.settings, root)
+        units = self._not_stopped(store, units)
+        return root, plan_mini_batches(units, self.spec.settings, root, self.access)
 
     def _list(self) -> tuple[str, Iterator[Unit]]:
-        return list_input(self.spec.input, self.spec.input_type, self._listing)
+        return list_input(
+            self.spec.input, self.spec.input_type, self._listing, access=self.access
+        )
 
     def _listed(self, store: Store, seal: Seal) -> Iterator[Unit]:
         """Return the input as it is now: of a redrive, only the items that it has."""
         if self.spec.redrive is not None:
-            return present(seal.root, ManifestReader(store, seal).units())
+            return present(seal.root, ManifestReader(store, seal).units(), self.access)
         return self._list()[1]
 
     def _not_stopped(
@@ -473,10 +482,10 @@ class Driver:
     def _worker(self, epoch: int, slot: int, start: int) -> WorkerSettings:
         spec, settings = self.spec, self.spec.settings
         name = f"e{epoch}-w{slot}-{start}"
-        root = spec.input if spec.input_type == "uri_folder" else os.path.dirname(spec.input)
         return WorkerSettings(
             code_dir=spec.code, scoring_script=spec.scoring_script, model_dir=spec.model_dir,
-            root=root, store=spec.work, segment=f"segments/{name}",
+            root=input_root(spec.input, spec.input_type), access=self.access,
+            store=spec.work, segment=f"segments/{name}",
             logs=f"{spec.logs}/user", log_name=f"process{slot:03d}",
             environment_variables=settings.environment_variables,
             logging_level=settings.logging_level, output_action=settings.output_action,

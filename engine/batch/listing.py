@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from inferay.engine.batch.units import Unit
+from inferay.engine.storage import Access, is_remote
 from inferay.errors import InvalidInput
 
 #: Names of one folder that are sorted in memory at once: about 10 MB.
@@ -38,18 +39,45 @@ class Listing:
 
 
 def list_input(
-    path: str, input_type: str, seen: Listing | None = None
+    path: str, input_type: str, seen: Listing | None = None, *, access: Access | None = None
 ) -> tuple[str, Iterator[Unit]]:
     """Return what the units' paths are relative to, and the units.
 
     Args:
-        path: The input.
+        path: The input: an absolute local path, or a URI.
         input_type: `uri_file` or `uri_folder`.
         seen: Filled with what was passed over.
+        access: How a remote input is reached.
     """
-    if input_type == "uri_file":
-        return os.path.dirname(path), list_file(path)
-    return path, list_folder(path, seen)
+    root = input_root(path, input_type)
+    if is_remote(path):
+        return root, list_remote(root, path, access or Access())
+    return root, list_folder(path, seen) if input_type == "uri_folder" else list_file(path)
+
+
+def input_root(path: str, input_type: str) -> str:
+    """Return what the units' paths are relative to: for an http(s) file, the file itself."""
+    is_whole = input_type == "uri_folder" or path.startswith(("http://", "https://"))
+    return path if is_whole else os.path.dirname(path)
+
+
+def list_remote(root: str, uri: str, access: Access) -> Iterator[Unit]:
+    """Yield a unit per remote file, in bytewise order of the path, as they are listed.
+
+    Args:
+        root: What the units' paths are relative to: an `s3://` prefix, or the one http(s) file.
+        uri: The input: the root itself, or the one object below it.
+        access: How it is reached.
+
+    Raises:
+        InferayError: It cannot be listed.
+    """
+    from inferay.engine.storage.remote import open_remote  # brings clients, for who has any use
+
+    remote = open_remote(root, access)
+    found = remote.list() if uri == root else [remote.stat(os.path.basename(uri))]
+    for one in found:
+        yield Unit(one.path, one.size_bytes, one.version)
 
 
 def list_file(path: str) -> Iterator[Unit]:

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from inferay.engine.batch.formats.columns import Columns, from_json
 from inferay.engine.batch.units import Range
+from inferay.engine.storage.access import Access
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ class Receipt:
         run_s: Time in the user's `run()`.
         wall_s: Time from the lease's begin to its end.
         slowest: The mini-batch that took longest, and its seconds.
+        fetch_s: Time in which scoring waited for files to be fetched.
     """
 
     lease_id: int
@@ -128,6 +130,7 @@ class Receipt:
     run_s: float
     wall_s: float
     slowest: tuple[int, float] | None = None
+    fetch_s: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Return the receipt as JSON can carry it."""
@@ -262,6 +265,7 @@ class WorkerSettings:
         packages: Packages that the environment declares, for a better error.
         memory_limit_bytes: Of the process and what it starts; None: no limit.
         table: `pandas` or `pyarrow` where `run()` takes tables, "" where it takes paths.
+        access: How a remote input is reached.
     """
 
     code_dir: str
@@ -282,3 +286,11 @@ class WorkerSettings:
     packages: tuple[str, ...] = ()
     memory_limit_bytes: int | None = None
     table: str = ""
+    access: Access = field(default_factory=Access)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Return the settings that `asdict` described."""
+        return cls(**data | {
+            "packages": tuple(data["packages"]), "access": Access.from_dict(data["access"]),
+        })

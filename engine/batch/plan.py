@@ -27,7 +27,7 @@ class Planned:
 
 
 def plan_mini_batches(
-    files: Iterable[Unit], settings: JobSettings, root: str, access: Access | None = None
+    files: Iterable[Unit], settings: JobSettings, root: str, access: Access
 ) -> Planned:
     """Group files, or slices of them, as the settings say; nothing is read yet.
 

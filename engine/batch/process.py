@@ -33,6 +33,7 @@ from inferay.engine.batch.leftovers import MARK, kill_group, kill_leftovers
 from inferay.engine.batch.memory import MB, PROCESSES_MAX, WORKER_MEMORY, MemoryWatch, oom_kills
 from inferay.engine.batch.messages import Failure, Lease, WorkerSettings
 from inferay.engine.batch.scorer import thread_variables
+from inferay.engine.batch.scratch import SUFFIX as SCRATCH_SUFFIX
 
 #: `init()` may load a large model from a slow disk, but not for ever.
 INIT_TIMEOUT_S = 600.0
@@ -82,6 +83,7 @@ class WorkerProcess:
         self._on_message = on_message
         self._on_death = on_death
         self._folder = Path(tempfile.mkdtemp(prefix="inferay-worker-"))
+        self._scratch = Path(f"{self._folder}{SCRATCH_SUFFIX}")
         self._hand = Hand(self._folder / "hand", create=True)
         self._stack = open(self._folder / "stack", "w+b")  # noqa: SIM115 (`_read` closes it)
         self._suspect: int | None = None
@@ -104,7 +106,7 @@ class WorkerProcess:
             )
         self._send({
             "settings": asdict(settings), "hand": str(self._folder / "hand"),
-            "stack": self._stack.name,
+            "stack": self._stack.name, "scratch": str(self._scratch),
         })
         self._reader = threading.Thread(target=self._read, name="worker-reader", daemon=True)
         self._memory = MemoryWatch(self._process.pid)
@@ -202,6 +204,7 @@ class WorkerProcess:
         self._stack.close()
         self._channel.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self._scratch, ignore_errors=True)
         self._on_death(failure, self._suspect)
 
     def _take_messages(self) -> None:

@@ -78,7 +78,7 @@ class WorkerActor:
         with self._lock:
             self._answers = answers
             self._process = WorkerProcess(
-                WorkerSettings(**settings | {"packages": tuple(settings["packages"])}),
+                WorkerSettings.from_dict(settings),
                 on_message=on_message, on_death=on_death,
             )
         return started.result()

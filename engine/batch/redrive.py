@@ -26,6 +26,8 @@ from inferay.engine.batch.plan import Planned
 from inferay.engine.batch.spec import Redrive
 from inferay.engine.batch.store import LocalStore, Store
 from inferay.engine.batch.units import Range, Unit, narrowed
+from inferay.engine.storage import Access, is_remote
+from inferay.engine.storage.read_errors import ReadError
 from inferay.errors import Conflict, JobError
 
 PLAN = "redrive.json"
@@ -121,7 +123,7 @@ class Plan:
         )
 
 
-def make_plan(redrive: Redrive) -> tuple[Plan, str, Planned]:
+def make_plan(redrive: Redrive, access: Access) -> tuple[Plan, str, Planned]:
     """Return the plan, what the units' paths are relative to, and the mini-batches.
 
     Reads the old rows whole if they are to be merged.
@@ -152,7 +154,7 @@ def make_plan(redrive: Redrive) -> tuple[Plan, str, Planned]:
     if redrive.merge:
         check_old_rows(plan, output)
     manifest = ManifestReader(store, seal)
-    _check_input(redrive.job, seal, list(_units(manifest, layout)))
+    _check_input(redrive.job, seal, list(_units(manifest, layout)), access)
     return plan, seal.root, Planned(_mini_batches(manifest, layout), manifest.types)
 
 
@@ -209,8 +211,21 @@ def check_old_rows(plan: Plan, output: Store) -> None:
         )
 
 
-def present(root: str, units: Iterable[Unit]) -> Iterator[Unit]:
+def present(root: str, units: Iterable[Unit], access: Access) -> Iterator[Unit]:
     """Yield the units' files as they are now; passes over those that are gone."""
+    if is_remote(root):
+        from inferay.engine.storage.remote import open_remote  # brings clients
+
+        remote = open_remote(root, access)
+        for unit in units:
+            try:
+                now = remote.stat(unit.path)
+            except ReadError as error:
+                if error.code != "InputMissing":
+                    raise
+                continue
+            yield Unit(unit.path, now.size_bytes, now.version)
+        return
     for unit in units:
         try:
             found = os.stat(f"{root}/{unit.path}")
@@ -302,8 +317,8 @@ def _mini_batches(manifest: ManifestReader, layout: Layout) -> Iterator[list[Uni
         yield narrowed(manifest.mini_batch(number), (first, stop))
 
 
-def _check_input(job: str, seal: Seal, units: list[Unit]) -> None:
-    differences = changed_units(units, present(seal.root, units))
+def _check_input(job: str, seal: Seal, units: list[Unit], access: Access) -> None:
+    differences = changed_units(units, present(seal.root, units, access))
     named = list(islice(differences, NAMED_MAX))
     if named:
         more = sum(1 for _ in differences)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,11 +13,12 @@ from inferay.engine.batch.driver import Driver, PoolFactory, Result
 from inferay.engine.batch.placement import WorkerResources
 from inferay.engine.batch.ray_pool import RayPool
 from inferay.engine.batch.spec import JobSpec, WorkerSpec
+from inferay.engine.storage import Access
 
 
 def run(
     spec: JobSpec | str | Path, *, make_pool: PoolFactory | None = None, epoch: int | None = None,
-    is_stopped: Callable[[], bool] = lambda: False,
+    is_stopped: Callable[[], bool] = lambda: False, access: Access | None = None,
 ) -> Result:
     """Run the job and return how it ended; blocks until then.
 
@@ -28,6 +30,7 @@ def run(
             as `ray.init()` does if it is not yet.
         epoch: Claim exactly this epoch of the job; by default the next one.
         is_stopped: Asked ten times a second; True leaves the job to be resumed.
+        access: How remote storage is reached; by default as the environment says.
 
     Raises:
         InvalidInput: The YAML file is wrong.
@@ -38,7 +41,8 @@ def run(
         from inferay.engine.batch.user_spec import read_user_spec  # a driver needs no pydantic
 
         spec = read_user_spec(Path(spec)).spec
-    return Driver(spec, make_pool or on_ray(spec.workers), epoch, is_stopped).run()
+    access = access or Access.from_environment(os.environ)
+    return Driver(spec, make_pool or on_ray(spec.workers), epoch, is_stopped, access).run()
 
 
 def on_ray(workers: WorkerSpec) -> PoolFactory:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from inferay.engine.batch.staging import SharedFileError, Staging
 from inferay.engine.batch.store import LocalStore, is_full
 from inferay.engine.batch.units import Range, Unit, items_of, pieces_of
 from inferay.engine.scoring.tracebacks import describe_exception, user_traceback
+from inferay.engine.storage.read_errors import ReadError
 from inferay.errors import JobError
 
 
@@ -82,7 +83,7 @@ class Scorer:
 
     def __init__(
         self, settings: WorkerSettings, run: Callable[[Any], Any], staging: Staging,
-        hand: Hand,
+        hand: Hand, scratch: Path | None = None,
     ) -> None:
         self._settings = settings
         self._run = run
@@ -90,7 +91,10 @@ class Scorer:
         self._hand = hand
         self._store = LocalStore(Path(settings.store))
         self._manifest: ManifestReader | None = None
-        self._inputs = Inputs(settings.root, settings.table, self._types_of)
+        self._inputs = Inputs(
+            settings.root, settings.table, self._types_of, access=settings.access, scratch=scratch
+        )
+        self._ahead: dict[tuple[int, tuple[int, int] | None], list[Unit]] = {}
         self._encoder = make_encoder(settings.output_action, settings.output_file_name)
         self._current: _Run | None = None
         self._done: list[Done] = []
@@ -99,8 +103,14 @@ class Scorer:
         self._slowest = (0, -1.0)
         self._init_files = staging.keep_init_files()
 
-    def score(self, lease: Lease) -> tuple[Receipt, Future[None]]:
+    def score(
+        self, lease: Lease, waiting: Callable[[], Sequence[Lease]] = tuple
+    ) -> tuple[Receipt, Future[None]]:
         """Score the lease, or as much as its budget holds.
+
+        Args:
+            lease: What to score.
+            waiting: Returns the leases after it, whose files may be fetched meanwhile.
 
         Returns:
             The receipt, and when it holds: the future is done once all rows are durable. The next
@@ -110,6 +120,7 @@ class Scorer:
         self._manifest = self._manifest or ManifestReader(self._store, read_seal(self._store))
         self._run_s = 0.0
         self._slowest = (lease.range.first, -1.0)
+        fetched_s = self._inputs.fetch_s
         self._done = []
         failed: list[Failed] = []
         rest: Range | None = None
@@ -117,6 +128,7 @@ class Scorer:
             if index > lease.range.first and time.monotonic() - began_s > lease.budget_s:
                 rest = Range(index, lease.range.stop)
                 break
+            self._prefetch(self._manifest, replace(lease.range, first=index), waiting)
             outcome = self._score_one(self._manifest, index, lease.range.items)
             if isinstance(outcome, Failed):
                 self._end_run(index)
@@ -124,16 +136,18 @@ class Scorer:
             else:
                 self._add(index, lease.range.items, outcome)
         self._end_run(rest.first if rest else lease.range.stop)
+        self._forget(rest)
         wall_s = time.monotonic() - began_s
         receipt = Receipt(
-            lease.id, tuple(self._done), tuple(failed), rest, self._run_s, wall_s, self._slowest
+            lease.id, tuple(self._done), tuple(failed), rest, self._run_s, wall_s, self._slowest,
+            self._inputs.fetch_s - fetched_s,
         )
         return receipt, self._segment.flush()
 
     def close(self) -> None:
-        """Release the segment and the staging folder."""
-        self._segment.close()
+        """Release the segment and the staging folder; fetch no more."""
         self._inputs.close()
+        self._segment.close()
         self._staging.remove()
 
     def _score_one(
@@ -141,6 +155,14 @@ class Scorer:
     ) -> _Scored | Failed:
         units = manifest.mini_batch(index)
         items = items_of(units) if items_of_part is None else items_of_part[1] - items_of_part[0]
+        needed = [] if self._settings.table else _sliced(units, items_of_part)
+        self._ahead.pop((index, items_of_part), None)
+        where = Range(index, index + 1, items_of_part)
+        try:
+            self._inputs.fetch(needed)   # before the clock of `run()` begins
+        except ReadError as error:
+            self._inputs.release(needed)
+            return Failed(where, items, self._explain(error))
         began_s = time.monotonic()
         is_scored = False
         self._hand.take(index)
@@ -152,7 +174,6 @@ class Scorer:
             if is_scored and is_full(error):   # the job's disk, and no fault of the code's
                 raise
             self._staging.discard()
-            where = Range(index, index + 1, items_of_part)
             return Failed(where, items, self._explain(error))
         finally:
             self._hand.release()
@@ -160,12 +181,13 @@ class Scorer:
             self._run_s += took_s
             if took_s > self._slowest[1]:
                 self._slowest = (index, took_s)
+            self._inputs.release(needed)
         return _Scored(encoded, items, files)
 
     def _call(self, units: list[Unit], items: tuple[int, int] | None) -> list[Encoded]:
         """Call `run()` with the paths, or once for each table that the rows make."""
         if not self._settings.table:
-            units = units if items is None else units[slice(*items)]
+            units = _sliced(units, items)
             result = self._run(self._inputs.paths(units))
             named = units if self._encoder.names_sources else []
             return [self._encoder.encode(result, [Source(unit.path) for unit in named])]
@@ -218,8 +240,30 @@ class Scorer:
         except JobError:   # the driver, which sees both, says so
             return None
 
+    def _prefetch(
+        self, manifest: ManifestReader, rest: Range, waiting: Callable[[], Sequence[Lease]]
+    ) -> None:
+        """Have fetched what comes next, as far as the scratch folder goes."""
+        if not self._inputs.wants_more:
+            return
+        for work in (rest, *(lease.range for lease in waiting())):
+            for index in range(work.first, work.stop):
+                if not self._inputs.wants_more:
+                    return
+                if (index, work.items) not in self._ahead:
+                    units = _sliced(manifest.mini_batch(index), work.items)
+                    self._ahead[index, work.items] = units
+                    self._inputs.prefetch(units)
+
+    def _forget(self, rest: Range | None) -> None:
+        """Let go of what was fetched ahead and is given back."""
+        if rest is None:
+            return
+        for index in range(rest.first, rest.stop):
+            self._inputs.release(self._ahead.pop((index, rest.items), ()))
+
     def _explain(self, error: BaseException) -> Failure:
-        if isinstance(error, JobError):
+        if isinstance(error, (JobError, ReadError)):
             return Failure(error.code, error.message)
         if isinstance(error, (RowsError, SharedFileError)):
             return Failure(type(error).__name__.removesuffix("Error"), str(error))
@@ -240,6 +284,10 @@ class Scorer:
             Range(current.first, stop, current.items_of_part), segment, current.start, end,
             current.rows, current.items, tuple(current.missing), files, current.columns,
         ))
+
+
+def _sliced(units: list[Unit], items: tuple[int, int] | None) -> list[Unit]:
+    return units if items is None else units[slice(*items)]
 
 
 def thread_variables(threads: int) -> dict[str, str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from inferay.engine.storage.addresses import ALLOW_VARIABLE
 from inferay.errors import InvalidInput
 
 
@@ -44,6 +45,18 @@ class Access:
 
     places: tuple[Place, ...] = ()
     allow_private_addresses: bool = False
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> Access:
+        """Return the access of a process without a control plane: AWS's chain alone.
+
+        Raises:
+            InvalidInput: `INFERAY_ALLOW_PRIVATE_ADDRESSES` is neither true nor false.
+        """
+        said = environ.get(ALLOW_VARIABLE, "false").lower()
+        if said not in ("true", "false"):
+            raise InvalidInput(f"{ALLOW_VARIABLE}: expected true or false, got '{said}'")
+        return cls(allow_private_addresses=said == "true")
 
     def place(self, uri: str) -> Place:
         """Return the place with the longest prefix that covers the URI, or one of no settings."""

@@ -11,7 +11,7 @@ import errno
 from collections.abc import Iterator
 
 from inferay.engine.storage.addresses import AddressRefusedError, refusal
-from inferay.engine.storage.retries import AccessDenied
+from inferay.engine.storage.retries import AccessDenied, BucketMissing
 from inferay.engine.storage.uris import redacted
 from inferay.errors import InferayError
 
@@ -64,9 +64,11 @@ def lasting(uri: str, error: BaseException) -> InferayError | None:
 def of_file(uri: str, error: Exception) -> Exception:
     """Return the error as it is about one file, or as it is where all files would meet it."""
     shown = redacted(uri)
+    codes = [_code(one) for one in _chain(error)]
+    if "NoSuchBucket" in codes:
+        return BucketMissing(f"{shown}: there is no such bucket; create it, or correct the address")
     if isinstance(error, FileNotFoundError):
         return ReadError(f"{shown} does not exist", code="InputMissing", target=shown)
-    codes = [_code(one) for one in _chain(error)]
     if "InvalidRange" in codes or "416" in codes:
         return changed(uri, "it is shorter")
     if isinstance(error, AccessDenied) and any(code in _DENIED_CODES for code in codes):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 import textwrap
 import time
@@ -213,8 +214,13 @@ def wait_for() -> Callable[..., None]:
 @pytest.fixture
 def store(tmp_path: Path) -> LocalStore:
     store = LocalStore(tmp_path / "work")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(12):
+        (folder / f"{number}.txt").write_text("1")
+        os.utime(folder / f"{number}.txt", ns=(0, 0))
     units = [Unit(f"{number}.txt", 1, 0) for number in range(12)]
-    write_manifest(store, by_count(units, 2), root="/in", epoch=1)
+    write_manifest(store, by_count(units, 2), root=str(folder), epoch=1)
     return store
 
 
@@ -228,7 +234,8 @@ def start(
     def start_one(script: str, **facts: Any) -> Watched:
         settings = WorkerSettings(
             code_dir=str(write_script(script)), scoring_script="score.py", model_dir="/model",
-            root="/in", store=str(store.root), segment=f"segments/e1-w{len(started)}-0",
+            root=str(tmp_path / "in"), store=str(store.root),
+            segment=f"segments/e1-w{len(started)}-0",
             logs=str(tmp_path / "logs"), log_name="process000",
         )
         started.append(Watched(replace(settings, **facts)))

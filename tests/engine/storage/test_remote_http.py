@@ -16,7 +16,7 @@ from inferay.engine.storage.retries import (
     StorageUnavailable,
 )
 from inferay.errors import InferayError, InvalidInput
-from tests.engine.storage.conftest import Site
+from tests.http_site import Site
 
 LOCAL = Access(allow_private_addresses=True)
 TWICE = RetryPolicy(attempts_max=2, first_wait_s=0.001)
@@ -113,7 +113,7 @@ def test_another_size_is_not_taken_for_the_file(
 
 
 @pytest.mark.parametrize(("status", "error"), [
-    (404, ReadError), (410, ReadError), (403, AccessDenied), (401, AccessDenied), (400, ReadError),
+    (404, ReadError), (410, ReadError), (403, ReadError), (401, AccessDenied), (400, ReadError),
     (503, StorageThrottled), (500, StorageUnavailable),
 ])
 def test_a_status_is_named(site: Site, status: int, error: type[Exception]) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
-
-import pytest
 
 
 @dataclass
@@ -90,16 +89,18 @@ class _Server(http.server.ThreadingHTTPServer):
         """Say nothing: clients of these tests hang up as they like."""
 
 
-@pytest.fixture
-def site() -> Iterator[Site]:
-    """A site of its own for each test."""
+@contextlib.contextmanager
+def http_site() -> Iterator[Site]:
+    """Run a site until the block ends."""
     found = Site()
     handler = type("Handler", (_Handler,), {"site": found})
     server = _Server(("127.0.0.1", 0), handler)
     found.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
-    yield found
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield found
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
