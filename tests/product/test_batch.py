@@ -137,6 +137,22 @@ def test_a_killed_driver_is_replaced_and_the_output_is_exact(product: Product) -
     assert (product.output(job) / "predictions.csv").read_text() == ROWS
 
 
+def test_a_job_whose_supervisor_is_killed_is_resumed_and_the_output_is_exact(
+    product: Product,
+) -> None:
+    """Ray then kills the driver too; nobody is told."""
+    job = product.invoke("-d", "slow")
+    product.wait_for_rows(job, 3)
+    work = product.home / "datastores" / "workspaceartifactstore" / "ExperimentRun"
+    progress = json.loads((work / f"dcid.{job}" / "work" / "progress.json").read_text())
+    above = psutil.Process(progress["pid"]).parents()
+    (supervisor,) = [p for p in above if "JobSupervisor" in " ".join(p.cmdline())]
+    supervisor.kill()
+    assert product.inferay("job", "stream", "-n", job).code == 0
+    assert product.field(job, "resumes") == "1"
+    assert (product.output(job) / "predictions.csv").read_text() == ROWS
+
+
 def test_a_killed_control_plane_and_a_killed_head_lose_nothing(product: Product) -> None:
     job = product.invoke("-d", "slow")
     product.wait_for_rows(job, 3)

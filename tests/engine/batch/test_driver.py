@@ -594,15 +594,16 @@ def _committed(store: LocalStore) -> list[dict[str, Any]]:
     return [record for record in valid_records(store) if record["k"] == "commit"]
 
 
-def test_killed_workers_lose_no_row_and_double_none(
-    make_spec: MakeSpec, tmp_path: Path
+@pytest.mark.parametrize(("size", "workers"), [(1, 4), (4, 2), (10, 1)])
+def test_killed_workers_give_the_same_output_for_any_mini_batch_size_and_number_of_workers(
+    make_spec: MakeSpec, tmp_path: Path, size: int, workers: int
 ) -> None:
     """Workers are killed from outside, over and over, while the job runs."""
     from inferay.engine.batch.pool import LocalPool
 
     calls = tmp_path / "calls"
     calls.touch()
-    spec = make_spec(SLOW, files=60, mini_batch_size=1, workers=3, environment_variables={
+    spec = make_spec(SLOW, files=60, mini_batch_size=size, workers=workers, environment_variables={
         "CALLS": str(calls), "NAP": "0.05",
     })
     chance = random.Random(5)
