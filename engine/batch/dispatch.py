@@ -54,6 +54,10 @@ LEASE_BUDGET = 2.0
 #: attempt, for a script may kill itself.
 KILLS_MAX = 20
 
+#: Ordinary leases, of 0.2 s or so each, that each worker may take before one that is likely to end
+#: a process: after these a standby that is not warm never will be, or `init()` is too slow to hide.
+PASSES_PER_WORKER = 8
+
 #: Failed starts of one worker in a row before its slot is given up.
 STARTS_MAX = 3
 
@@ -120,6 +124,8 @@ class Dispatcher:
         self._passed_size = 0
         self._retries: deque[tuple[Range, int]] = deque()
         self._kills: dict[int, int] = {}   # by mini-batch
+        self._suspects: set[int] = set()   # mini-batches that have ended a process
+        self._passes = 0   # how often the first retry was put off
         self._failures = Failures(error_threshold)
         self._sameness = Sameness(mini_batches)
         self._start_failures: list[Failure] = []
@@ -186,10 +192,11 @@ class Dispatcher:
         """A worker has got a place on a node."""
         self.slots.place(slot)
 
-    def on_ready(self, slot: int) -> None:
-        """A worker is up."""
+    def on_ready(self, slot: int, *, has_standby: bool = False) -> None:
+        """A worker is up; `has_standby`: a crash of its process would cost no start."""
         if self.workers[slot].state in ("waiting", "starting"):   # else it was just given back
             self._was_ready = True
+            self.workers[slot].has_standby = has_standby
             self.slots.ready(slot)
 
     def on_start_failed(self, slot: int, failure: Failure) -> None:
@@ -250,7 +257,7 @@ class Dispatcher:
         probe = self._take_probe(worker) if self._sameness.is_suspected else None
         if probe is not None:
             taken, attempt = probe
-        elif self._retries and not _holds_part_of(worker, self._retries[0][0]):
+        elif self._retries and self._may_retry(worker, self._retries[0][0]):
             taken, attempt = self._retries.popleft()
         elif self._pending:
             taken, attempt = self._take(self._size(worker)), 1
@@ -264,12 +271,15 @@ class Dispatcher:
         self.slots.take(slot, lease)
         return lease
 
-    def on_receipt(self, slot: int, receipt: Receipt) -> list[Record]:
+    def on_receipt(
+        self, slot: int, receipt: Receipt, *, has_standby: bool = False
+    ) -> list[Record]:
         """Take in a worker's answer; return the records that it makes, to be written in order."""
         lease = self.slots.give_back(slot, receipt.lease_id)
         if lease is None:   # of a worker that was given up: its leases went to others
             return []
         self._forget(lease)
+        self.workers[slot].has_standby = has_standby
         self._measure(receipt)
         if receipt.rest is not None:
             self._push_front(receipt.rest)
@@ -313,6 +323,24 @@ class Dispatcher:
             self._pending.appendleft(Range(taken.stop, head.stop))
         self._pending_size -= taken.stop - taken.first
         return taken
+
+    def _may_retry(self, worker: Worker, one: Range) -> bool:
+        """Tell whether the worker may try this now.
+
+        What has ended a process waits a while for a worker whose standby is warm: in the meantime
+        other work is done, and the restart that it will cost is hidden.
+        """
+        if _holds_part_of(worker, one):
+            return False
+        limit = PASSES_PER_WORKER * len(self.workers)
+        if (
+            one.first in self._suspects and not worker.has_standby and self._pending
+            and self._passes < limit
+        ):
+            self._passes += 1
+            return False
+        self._passes = 0
+        return True
 
     def _take_probe(self, worker: Worker) -> tuple[Range, int] | None:
         """Return what of the probes may be tried now, if anything."""
@@ -419,6 +447,7 @@ class Dispatcher:
             if self._kills[one.first] <= KILLS_MAX:
                 self._requeue(Lease(0, one, attempt, 0))
                 return []
+        self._suspects.add(one.first)
         items = one.items[1] - one.items[0] if one.items else self._items_of(one.first)
         return self._fail(slot, one, items, failure, attempt)
 

@@ -438,7 +438,7 @@ class Driver:
             telemetry.died(event.slot, event.failure)
             dispatcher.on_start_failed(event.slot, event.failure)
         elif isinstance(event, WorkerReady):
-            dispatcher.on_ready(event.slot)
+            dispatcher.on_ready(event.slot, has_standby=event.has_standby)
         elif isinstance(event, WorkerPlaced):
             telemetry.placed(event.slot, event.node)
             dispatcher.on_placed(event.slot)
@@ -456,7 +456,9 @@ class Driver:
             if busy.leases == 0:
                 del self._busy[event.slot]
         telemetry.answered(event.slot, event.receipt, time.monotonic())
-        return dispatcher.on_receipt(event.slot, event.receipt)
+        return dispatcher.on_receipt(
+            event.slot, event.receipt, has_standby=event.has_standby
+        )
 
     def _check_stop(self, store: Store) -> None:
         if self.is_stopped():
@@ -493,6 +495,7 @@ class Driver:
             commits_singly=spec.redrive is not None and spec.redrive.merge,
             timeout_s=settings.timeout_s, threads=spec.workers.threads, packages=spec.packages,
             table=settings.table, memory_limit_bytes=spec.workers.memory_bytes,
+            keeps_standby=spec.workers.num_gpus == 0,
         )
 
 

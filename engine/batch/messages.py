@@ -176,9 +176,15 @@ class WorkerPlaced:
 
 @dataclass(frozen=True)
 class WorkerReady:
-    """A worker has run `init()` and takes leases."""
+    """A worker has run `init()` and takes leases.
+
+    Attributes:
+        slot: Which worker.
+        has_standby: Whether a crash of its process would cost no start.
+    """
 
     slot: int
+    has_standby: bool = False
 
 
 @dataclass(frozen=True)
@@ -223,10 +229,11 @@ class WorkerSeen:
 
 @dataclass(frozen=True)
 class ReceiptArrived:
-    """A worker has answered a lease."""
+    """A worker has answered a lease; `has_standby` as in `WorkerReady`."""
 
     slot: int
     receipt: Receipt
+    has_standby: bool = False
 
 
 @dataclass(frozen=True)
@@ -285,6 +292,7 @@ class WorkerSettings:
     threads: int = 1
     packages: tuple[str, ...] = ()
     memory_limit_bytes: int | None = None
+    keeps_standby: bool = True
     table: str = ""
     access: Access = field(default_factory=Access)
 

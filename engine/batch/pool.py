@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from inferay.engine.batch.host import WorkerHost
 from inferay.engine.batch.messages import (
     Event,
     Failure,
@@ -25,7 +26,6 @@ from inferay.engine.batch.messages import (
     WorkerSettings,
     WorkerStartFailed,
 )
-from inferay.engine.batch.process import WorkerProcess
 
 #: Where a pool puts its events.
 Events = queue.SimpleQueue[Event]
@@ -68,7 +68,7 @@ class LocalPool:
     def __init__(self, settings_of: SettingsOf, events: Events) -> None:
         self._settings_of = settings_of
         self._events = events
-        self._workers: dict[int, WorkerProcess] = {}
+        self._workers: dict[int, WorkerHost] = {}
         self._starts: dict[int, int] = {}
         self._leaving: list[threading.Thread] = []
         self._is_closed = False
@@ -96,7 +96,7 @@ class LocalPool:
                 put(WorkerStartFailed(slot, failure))
 
         put(WorkerPlaced(slot, platform.node()))
-        self._workers[slot] = WorkerProcess(
+        self._workers.setdefault(slot, WorkerHost()).start(
             self._settings_of(slot, number), on_message=on_message, on_death=on_death
         )
 
@@ -117,7 +117,9 @@ class LocalPool:
 
     def look(self, slot: int) -> None:
         """See `Pool.look`."""
-        self._events.put(WorkerSeen(slot, **self._workers[slot].look()))
+        seen = self._workers[slot].look()
+        if seen is not None:
+            self._events.put(WorkerSeen(slot, **seen))
 
     def waiting_for(self) -> str | None:
         """See `Pool.waiting_for`: processes wait for nothing."""
@@ -125,7 +127,7 @@ class LocalPool:
 
     def pids(self) -> list[int]:
         """Return the workers' process ids."""
-        return [worker.pid for worker in self._workers.values()]
+        return [worker.pid for worker in self._workers.values() if worker.pid is not None]
 
     def close(self) -> None:
         """See `Pool.close`."""
@@ -143,9 +145,9 @@ class LocalPool:
 def event_of(slot: int, message: dict[str, Any]) -> Event:
     """Return a worker's message as an event of its slot."""
     if message["k"] == "ready":
-        return WorkerReady(slot)
+        return WorkerReady(slot, message["standby"])
     if message["k"] == "start_failed":
         return WorkerStartFailed(slot, Failure(**message["failure"]))
     if message["k"] == "died":
         return WorkerDied(slot, Failure(**message["failure"]), message["in_hand"])
-    return ReceiptArrived(slot, Receipt.from_json(message["receipt"]))
+    return ReceiptArrived(slot, Receipt.from_json(message["receipt"]), message["standby"])

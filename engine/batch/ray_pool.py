@@ -17,6 +17,7 @@ from typing import Any
 
 import ray
 
+from inferay.engine.batch.host import WorkerHost
 from inferay.engine.batch.messages import (
     Event,
     Failure,
@@ -29,7 +30,6 @@ from inferay.engine.batch.messages import (
 )
 from inferay.engine.batch.placement import WAITING_AFTER_S, WorkerResources, waiting_reason
 from inferay.engine.batch.pool import Events, SettingsOf, event_of
-from inferay.engine.batch.process import WorkerProcess
 from inferay.engine.batch.units import Range
 
 #: How often Ray is asked what is free while workers wait for a place.
@@ -40,10 +40,11 @@ CLOSE_WAIT_S = 4.0
 
 
 class WorkerActor:
-    """Holds one worker process at a time; calls run beside each other."""
+    """Holds the processes of one worker; calls run beside each other."""
 
     def __init__(self) -> None:
-        self._process: WorkerProcess | None = None
+        self._host = WorkerHost()
+        self._is_up = False
         self._answers: dict[int, Future[dict[str, Any]]] = {}
         self._lock = threading.Lock()
 
@@ -52,7 +53,7 @@ class WorkerActor:
         return platform.node()
 
     def start(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """Start a process, in place of one that is gone; return its first message."""
+        """Take a process into service, in place of one that is gone; return its first message."""
         started: Future[dict[str, Any]] = Future()
         answers: dict[int, Future[dict[str, Any]]] = {}
 
@@ -71,43 +72,38 @@ class WorkerActor:
             with self._lock:
                 waiting = list(answers.values())
                 answers.clear()
-                self._process = None
+                self._is_up = False
             for answer in waiting:
                 answer.set_result(died)
 
         with self._lock:
             self._answers = answers
-            self._process = WorkerProcess(
-                WorkerSettings.from_dict(settings),
-                on_message=on_message, on_death=on_death,
-            )
+            self._is_up = True
+        self._host.start(
+            WorkerSettings.from_dict(settings), on_message=on_message, on_death=on_death
+        )
         return started.result()
 
     def lease(self, lease: dict[str, Any]) -> dict[str, Any]:
         """Hand the lease to the process; return its receipt, or how the process died."""
         answer: Future[dict[str, Any]] = Future()
         with self._lock:
-            process = self._process
-            if process is not None:
+            is_up = self._is_up
+            if is_up:
                 self._answers[lease["id"]] = answer
-        if process is None:
+        if not is_up:
             failure = Failure("Killed", "the worker process had ended before", is_own=False)
             return {"k": "died", "failure": asdict(failure), "in_hand": None}
-        process.lease(Lease(**lease | {"range": Range.from_json(lease["range"])}))
+        self._host.lease(Lease(**lease | {"range": Range.from_json(lease["range"])}))
         return answer.result()
 
     def look(self) -> dict[str, Any] | None:
         """Return what the process has in hand and its memory, or None if it is gone."""
-        with self._lock:
-            process = self._process
-        return process.look() if process is not None else None
+        return self._host.look() if self._is_up else None
 
     def stop(self) -> None:
-        """End the process; idempotent."""
-        with self._lock:
-            process, self._process = self._process, None
-        if process is not None:
-            process.stop()
+        """End the processes; idempotent."""
+        self._host.stop()
 
 
 class RayPool:

@@ -45,12 +45,14 @@ class Worker:
         start_failures: Failed starts in a row.
         state: `stopped`; `waiting` for a place on a node; `starting` there; `ready`; `lost` for
             good.
+        has_standby: Whether a crash of its process would cost no start, as it last said.
     """
 
     leases: list[Lease] = field(default_factory=list)
     last_size: int = 0
     start_failures: int = 0
     state: str = "stopped"
+    has_standby: bool = False
 
 
 class Slots:
@@ -139,6 +141,7 @@ class Slots:
         """Note that the worker's process is gone; return the leases that it held, oldest first."""
         worker = self.workers[slot]
         leases, worker.leases, worker.last_size = worker.leases, [], 0
+        worker.has_standby = False
         self._move(slot, "fallen" if has_place else "stopped")
         return leases
 

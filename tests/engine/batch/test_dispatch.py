@@ -22,6 +22,7 @@ from inferay.engine.batch.dispatch import (
     LEASE_MINI_BATCHES_FIRST,
     LEASE_MINI_BATCHES_MAX,
     LEASE_S_TAIL,
+    PASSES_PER_WORKER,
     STARTS_BEFORE_READY_MAX,
     STARTS_MAX,
     Dispatcher,
@@ -110,6 +111,7 @@ class Bench:
         self.records: list[Record] = []
         self.given: list[Lease] = []
         self.begun: Counter[Range] = Counter()
+        self.has_standby = True
 
     def begin(self, *, ready: bool = True) -> Bench:
         self.dispatcher.begin()
@@ -119,7 +121,7 @@ class Bench:
 
     def all_ready(self) -> None:
         for slot in self.dispatcher.slots_to_start():
-            self.dispatcher.on_ready(slot)
+            self.dispatcher.on_ready(slot, has_standby=self.has_standby)
 
     def lease(self, slot: int = 0) -> Lease | None:
         lease = self.dispatcher.next_lease(slot)
@@ -418,6 +420,33 @@ def test_a_crash_blames_only_the_mini_batch_in_hand() -> None:
     assert [(one.range.first, one.attempt) for one in again] == [
         (blamed, 2), (lease.range.first, 1)
     ]
+
+
+def test_what_ended_a_process_waits_a_while_for_a_worker_with_a_standby() -> None:
+    bench, lease = grown([2] * 2_000, workers=2, max_retries=3)
+    blamed = lease.range.first + 2
+    bench.has_standby = False
+    bench.die(0, CRASH, blamed)
+    bench.all_ready()
+    passed = 0
+    while (given := lease_of(bench)).range.first != blamed:
+        passed += 1
+        bench.answer(0, given, cost_s=0.1)
+        validate(bench.dispatcher)
+    assert passed == 2 * PASSES_PER_WORKER
+    bench.die(0, CRASH, blamed)
+    bench.has_standby = True
+    bench.all_ready()
+    assert lease_of(bench).range.first == blamed
+
+
+def test_what_ended_a_process_is_tried_at_once_where_nothing_else_is_left() -> None:
+    bench = Bench([2, 2], workers=1, max_retries=1).begin()
+    bench.has_standby = False
+    bench.die(0, CRASH, lease_of(bench).range.first)
+    bench.all_ready()
+    bench.answer(0, lease_of(bench))
+    assert lease_of(bench).attempt == 2
 
 
 @pytest.mark.parametrize("kind", ["StorageFull", "ManifestDamaged"])

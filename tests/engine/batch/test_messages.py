@@ -46,14 +46,14 @@ def test_a_receipt_survives_json(receipt: Receipt) -> None:
 
 @given(receipts)
 def test_a_receipt_is_one_line(receipt: Receipt) -> None:
-    line = json.dumps({"k": "receipt", "receipt": receipt.to_json()})
+    line = json.dumps({"k": "receipt", "receipt": receipt.to_json(), "standby": True})
     assert len((line + "\n").splitlines()) == 1
-    assert event_of(3, json.loads(line)) == ReceiptArrived(3, receipt)
+    assert event_of(3, json.loads(line)) == ReceiptArrived(3, receipt, has_standby=True)
 
 
 def test_messages_become_events_of_their_slot() -> None:
     failure = Failure("Exited", "x", "tb", is_own=False)
-    assert event_of(1, {"k": "ready"}) == WorkerReady(1)
+    assert event_of(1, {"k": "ready", "standby": False}) == WorkerReady(1)
     assert event_of(2, {"k": "start_failed", "failure": failure.__dict__}) == WorkerStartFailed(
         2, failure
     )
