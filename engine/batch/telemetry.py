@@ -60,7 +60,7 @@ class Telemetry:
         self._asked_s = 0.0
         self._advanced_s: float | None = None
         self._starting_s = self._waiting_s = self._idle_s = 0.0
-        self._run_s = self._overhead_s = 0.0
+        self._run_s = self._fetch_s = self._overhead_s = 0.0
 
     # -- what happened
 
@@ -98,7 +98,8 @@ class Telemetry:
             seen.in_hand = None
         seen.mini_batches += (receipt.rest.first if receipt.rest else lease.stop) - lease.first
         self._run_s += receipt.run_s
-        self._overhead_s += max(0.0, receipt.wall_s - receipt.run_s)
+        self._fetch_s += receipt.fetch_s
+        self._overhead_s += max(0.0, receipt.wall_s - receipt.run_s - receipt.fetch_s)
         if receipt.slowest is not None:
             self._note_slow(*receipt.slowest, slot)
 
@@ -161,9 +162,9 @@ class Telemetry:
                 {"kind": kind, "count": number} for kind, number in self._deaths.most_common()
             ],
             "worker_seconds": {
-                "scoring": round(self._run_s, 3), "overhead": round(self._overhead_s, 3),
-                "idle": round(self._idle_s, 3), "starting": round(self._starting_s, 3),
-                "waiting": round(self._waiting_s, 3),
+                "scoring": round(self._run_s, 3), "fetching": round(self._fetch_s, 3),
+                "overhead": round(self._overhead_s, 3), "idle": round(self._idle_s, 3),
+                "starting": round(self._starting_s, 3), "waiting": round(self._waiting_s, 3),
             },
         }
 

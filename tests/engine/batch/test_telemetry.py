@@ -49,8 +49,9 @@ class Crew:
     def answer(
         self, slot: int, lease: Lease, *, now_s: float = 0.0, run_s: float = 1.0,
         wall_s: float = 1.5, slowest: tuple[int, float] | None = None, rest: Range | None = None,
+        fetch_s: float = 0.0,
     ) -> None:
-        receipt = Receipt(lease.id, (), (), rest, run_s, wall_s, slowest)
+        receipt = Receipt(lease.id, (), (), rest, run_s, wall_s, slowest, fetch_s)
         self.telemetry.answered(slot, receipt, now_s)
         self.slots.give_back(slot, lease.id)
 
@@ -119,9 +120,9 @@ def test_the_time_of_workers_is_summed_by_what_they_did() -> None:
     crew.telemetry.advance(12.0)   # one loads, two wait
     crew.up(0)
     crew.telemetry.advance(15.0)   # one is idle, two wait
-    crew.answer(0, crew.lease(0, 0, 1), run_s=4.0, wall_s=4.5)
+    crew.answer(0, crew.lease(0, 0, 1), run_s=4.0, wall_s=6.5, fetch_s=2.0)
     assert crew.facts()["worker_seconds"] == {
-        "scoring": 4.0, "overhead": 0.5, "idle": 3.0, "starting": 2.0,
+        "scoring": 4.0, "fetching": 2.0, "overhead": 0.5, "idle": 3.0, "starting": 2.0,
         "waiting": 30.0 + 4.0 + 6.0,
     }
 
