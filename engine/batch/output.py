@@ -1,15 +1,18 @@
 """The final output, a pure function of the journal and the segments it names.
 
-Committed ranges in the order of their mini-batches; each thing written aside, fsynced and put
-create-only; `_SUCCESS.json` last. A driver that died in the middle is followed by one that finds
-what is there equal to what it would write, and goes on.
+Committed ranges in the order of their mini-batches; each thing put create-only, whole or not at
+all; `_SUCCESS.json` last. On an object store too all of it passes through the driver: its checksum
+is published, and a copy that the server makes has none. A driver that died in the middle is
+followed by one that finds what is there equal to what it would write, and goes on.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +29,9 @@ SUCCESS = "_SUCCESS.json"
 ERRORS = "errors.jsonl"
 PARTIAL = ".partial"
 VERSION = 1
+
+#: Files that scripts wrote which are published at once: hides a store's latency.
+FILES_AT_ONCE = 4
 
 #: Bytes of a segment that are copied at once.
 COPY_BYTES = 4 << 20
@@ -138,15 +144,21 @@ def publish_files(store: Store, records: Iterable[Record], output: Store) -> lis
                     code="OutputNameClash", target=file["name"],
                 )
     _check_folders(chosen)
-    published = []
-    for name in sorted(chosen):
-        file = chosen[name]
-        one = Published(name, file["size_bytes"], file["sha256"])
-        try:
-            output.create_stream(name, _unchanged(store, file))
-        except FileExistsError:
-            _check_same(output, one)
-        published.append(one)
+    threads = ThreadPoolExecutor(FILES_AT_ONCE, "publish")
+    try:
+        return list(threads.map(
+            lambda name: _publish_file(store, chosen[name], output), sorted(chosen)
+        ))
+    finally:
+        threads.shutdown(cancel_futures=True)
+
+
+def _publish_file(store: Store, file: dict[str, Any], output: Store) -> Published:
+    published = Published(file["name"], file["size_bytes"], file["sha256"])
+    try:
+        output.create_stream(file["name"], _unchanged(store, file), file["size_bytes"])
+    except FileExistsError:
+        _check_same(output, published)
     return published
 
 
@@ -192,16 +204,7 @@ def publish_errors(
 
 def segments(store: Store, records: Iterable[Record]) -> Iterator[bytes]:
     """Yield the records' rows; neighbouring ranges of one segment are read together."""
-    segment, start, stop = "", 0, 0
-    for record in records:
-        if not record["seg"]:
-            continue
-        if record["seg"] == segment and record["at"][0] == stop:
-            stop = record["at"][1]
-            continue
-        yield from chunks(store, segment, start, stop)
-        segment, (start, stop) = record["seg"], record["at"]
-    yield from chunks(store, segment, start, stop)
+    return _pieces(store, _joined(records))
 
 
 def chunks(store: Store, name: str, start: int, stop: int) -> Iterator[bytes]:
@@ -210,12 +213,39 @@ def chunks(store: Store, name: str, start: int, stop: int) -> Iterator[bytes]:
     Raises:
         JobError: It ends before.
     """
-    while start < stop:
-        chunk = store.read(name, start, min(stop, start + COPY_BYTES))
-        if not chunk:
-            raise JobError(f"{name} ends too early, at byte {start}", code="DataLost")
-        start += len(chunk)
-        yield chunk
+    return _pieces(store, [(name, start, stop)])
+
+
+def _joined(records: Iterable[Record]) -> Iterator[tuple[str, int, int]]:
+    segment, start, stop = "", 0, 0
+    for record in records:
+        if not record["seg"]:
+            continue
+        if record["seg"] == segment and record["at"][0] == stop:
+            stop = record["at"][1]
+            continue
+        yield segment, start, stop
+        segment, (start, stop) = record["seg"], record["at"]
+    yield segment, start, stop
+
+
+def _pieces(store: Store, ranges: Iterable[tuple[str, int, int]]) -> Iterator[bytes]:
+    """Yield the bytes of the ranges, in pieces, of which the store may read a few ahead."""
+    asked: deque[tuple[str, int, int]] = deque()
+
+    def cut() -> Iterator[tuple[str, int, int]]:
+        for name, start, stop in ranges:
+            for at in range(start, stop, COPY_BYTES):
+                asked.append((name, at, min(stop, at + COPY_BYTES)))
+                yield asked[-1]
+
+    for piece in store.read_each(cut()):
+        name, start, stop = asked.popleft()
+        if len(piece) < stop - start:
+            raise JobError(
+                f"{name} ends too early, at byte {start + len(piece)}", code="DataLost"
+            )
+        yield piece
 
 
 def copy_file(old: Store, file: Published, output: Store, job: str) -> None:

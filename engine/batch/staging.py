@@ -4,6 +4,10 @@ The folder is private to a worker and constant for its life. After each call of 
 appeared belongs to that call: it is moved aside into the job's store, with its size and checksum,
 and is published from the journal at the end. A failed call's files are thrown away.
 
+On an object store, a file is uploaded when its call has ended, so what is written to it later would
+be lost in silence: a file that the script still holds open then is refused. (Files of `init()` are
+kept as they were when it ended.)
+
 The check costs one `stat` per folder: the time stamp of each folder is set to 0 after a look, so
 that any change shows, however soon it comes.
 """
@@ -13,10 +17,14 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from inferay.engine.batch.messages import StoredFile
-from inferay.engine.batch.store import LocalStore, make_folder, sync_folder
+from inferay.engine.batch.store import LocalStore, Store, make_folder, sync_folder
+
+#: Of a file, so much is read at once.
+READ_BYTES = 1 << 20
 
 
 class SharedFileError(Exception):
@@ -24,9 +32,15 @@ class SharedFileError(Exception):
 
 
 class Staging:
-    """A worker's private output folder."""
+    """A worker's private output folder.
 
-    def __init__(self, folder: Path, store: LocalStore, stored_prefix: str) -> None:
+    Args:
+        folder: Where; in the store itself, or, where that is remote, on a disk of this machine.
+        store: The job's.
+        stored_prefix: Of the names of what is kept there.
+    """
+
+    def __init__(self, folder: Path, store: Store, stored_prefix: str) -> None:
         self.folder = folder
         self._store = store
         self._prefix = stored_prefix
@@ -46,7 +60,7 @@ class Staging:
             kept.append(self._store_file(name, -1, is_shared=True))
             self._seen[name] = _state(self.folder / name)
         if kept:
-            sync_folder(self._store.path(self._prefix))
+            self._make_names_durable()
         self._settle()
         return tuple(kept)
 
@@ -72,7 +86,7 @@ class Staging:
             else:
                 taken.append(self._store_file(name, mini_batch, is_shared=False))
         if taken:
-            sync_folder(self._store.path(self._prefix))
+            self._make_names_durable()
         self._settle()
         return tuple(taken)
 
@@ -114,17 +128,62 @@ class Staging:
             os.utime(folder, ns=(0, 0))
 
     def _store_file(self, name: str, mini_batch: int, *, is_shared: bool) -> StoredFile:
-        source = self.folder / name
         self._count += 1
         stored = f"{self._prefix}/{self._count:06d}"
-        target = self._store.path(stored)
-        make_folder(target.parent)
-        (os.link if is_shared else os.rename)(source, target)
-        with open(target, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            os.fsync(file.fileno())
-            size_bytes = os.fstat(file.fileno()).st_size
-        return StoredFile(name, size_bytes, digest, stored, mini_batch)
+        source = self.folder / name
+        if isinstance(self._store, LocalStore):
+            size_bytes, sha256 = _move(source, self._store.path(stored), is_shared=is_shared)
+        else:
+            size_bytes, sha256 = self._upload(source, stored, is_shared=is_shared)
+        return StoredFile(name, size_bytes, sha256, stored, mini_batch)
+
+    def _make_names_durable(self) -> None:
+        if isinstance(self._store, LocalStore):   # an object is durable with its name
+            sync_folder(self._store.path(self._prefix))
+
+    def _upload(self, source: Path, stored: str, *, is_shared: bool) -> tuple[int, str]:
+        if not is_shared and _is_open(source):
+            raise SharedFileError(
+                f"run() left '{source.relative_to(self.folder)}' open; close it before run() "
+                "returns, or return the rows"
+            )
+        digest, size_bytes = hashlib.sha256(), 0
+
+        def chunks() -> Iterator[bytes]:
+            nonlocal size_bytes
+            with open(source, "rb") as file:
+                while chunk := file.read(READ_BYTES):
+                    digest.update(chunk)
+                    size_bytes += len(chunk)
+                    yield chunk
+
+        self._store.create_stream(stored, chunks(), os.stat(source).st_size)
+        if not is_shared:
+            os.unlink(source)
+        return size_bytes, digest.hexdigest()
+
+
+def _move(source: Path, target: Path, *, is_shared: bool) -> tuple[int, str]:
+    make_folder(target.parent)
+    (os.link if is_shared else os.rename)(source, target)
+    with open(target, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        os.fsync(file.fileno())
+        return os.fstat(file.fileno()).st_size, digest
+
+
+def _is_open(path: Path) -> bool:
+    """Return whether this process has the file open (on Linux; elsewhere False)."""
+    wanted = os.stat(path)
+    folder = "/proc/self/fd"
+    for descriptor in os.listdir(folder) if os.path.isdir(folder) else ():
+        try:
+            found = os.stat(f"{folder}/{descriptor}")
+        except OSError:   # the listing's own, closed by now, or of another thread
+            continue
+        if os.path.samestat(found, wanted):
+            return True
+    return False
 
 
 def _state(path: Path) -> tuple[int, int]:
