@@ -28,7 +28,7 @@ from inferay.engine.batch.messages import Failure, Lease, Receipt, WorkerSetting
 from inferay.engine.batch.scorer import Scorer
 from inferay.engine.batch.scratch import Scratch
 from inferay.engine.batch.staging import Staging
-from inferay.engine.batch.store import LocalStore, is_full
+from inferay.engine.batch.store import LocalStore, Store, is_full, open_store
 from inferay.engine.batch.units import Range
 from inferay.engine.scoring.aliases import install_aliases
 from inferay.engine.scoring.script import ScoringScript
@@ -57,7 +57,8 @@ def main(descriptor: int) -> None:
     faulthandler.enable(stack_file)
     faulthandler.register(STACK_SIGNAL, file=stack_file, all_threads=True)
     settings = WorkerSettings.from_dict(first["settings"])
-    scratch = Scratch(Path(first["scratch"])) if is_remote(settings.root) else None
+    is_far = is_remote(settings.root) or is_remote(settings.store)
+    scratch = Scratch(Path(first["scratch"])) if is_far else None
     hand = Hand(Path(first["hand"]))
     try:
         script, scorer = _start(settings, hand, scratch)
@@ -169,23 +170,33 @@ def _start(
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     install_aliases()
-    store = LocalStore(Path(settings.store))
+    store = open_store(settings.store, settings.access)
     name = settings.segment.removeprefix("segments/")
-    staging = Staging(store.path(f"staging/{name}"), store, f"files/{name}")
+    staging = Staging(_staging_folder(store, name, scratch), store, f"files/{name}")
     os.environ["AZUREML_BI_OUTPUT_PATH"] = str(staging.folder)
     script = ScoringScript.load(
         Path(settings.code_dir), settings.scoring_script, packages=settings.packages
     )
     script.init()
     return script, Scorer(
-        settings, script.run, staging, hand, scratch.folder if scratch else None
+        settings, script.run, staging, hand, store, scratch.make("input") if scratch else None
     )
+
+
+def _staging_folder(store: Store, name: str, scratch: Scratch | None) -> Path:
+    """Return where the script may write files: beside where they are kept, if that is a disk."""
+    if isinstance(store, LocalStore):
+        return store.path(f"staging/{name}")
+    assert scratch is not None
+    return scratch.folder / "staging"   # which `Staging` makes
 
 
 def _start_failure(error: BaseException, settings: WorkerSettings) -> Failure:
     if isinstance(error, UserCodeError):
         code = "OutOfMemory" if isinstance(error.__cause__, MemoryError) else error.code
         return Failure(code, error.message, error.details or "")
+    if isinstance(error, InferayError):
+        return _store_failure(error)
     return Failure(
         "StartFailed", describe_exception(error),
         user_traceback(error, Path(settings.code_dir)), is_own=False,

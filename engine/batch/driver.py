@@ -57,7 +57,7 @@ from inferay.engine.batch.progress import ProgressWriter
 from inferay.engine.batch.publish import assemble, publish_partial
 from inferay.engine.batch.redrive import PLAN, make_plan, present, read_plan
 from inferay.engine.batch.spec import JobSpec
-from inferay.engine.batch.store import LocalStore, Store, is_full
+from inferay.engine.batch.store import Store, is_full, open_store
 from inferay.engine.batch.telemetry import Telemetry
 from inferay.engine.batch.units import Unit, items_of
 from inferay.engine.storage import Access
@@ -78,6 +78,8 @@ SILENCE_LOOK_S = 1.0
 
 #: How much longer where files are fetched: the largest of a mini-batch, from a slow store.
 FETCH_S = 3600.0
+#: How often an object store is asked whether to cancel: it takes a request.
+CANCEL_LOOK_S = 1.0
 
 #: Name in the job's store whose existence asks the driver to cancel.
 CANCEL = "cancel"
@@ -157,6 +159,7 @@ class Driver:
     _busy: dict[int, _Leased] = field(default_factory=dict)
     _first_lease_s: float | None = None
     _looked_s: float = 0.0
+    _cancel_looked_s: float = 0.0
     _pool: Pool | None = None
     _columns: ColumnsSoFar = field(default_factory=ColumnsSoFar)
     _listing: Listing = field(default_factory=Listing)
@@ -168,8 +171,8 @@ class Driver:
             Conflict: The output exists, or a newer driver has the job; nothing was changed.
             Interrupted: `is_stopped` said so; the job can be resumed.
         """
-        store = LocalStore(Path(self.spec.work))
-        output = LocalStore(Path(self.spec.output))
+        store = open_store(self.spec.work, self.access)
+        output = open_store(self.spec.output, self.access)
         if not epochs(store):
             outputs.check_free(output, self.spec.settings.output_file_name, self.spec.output)
         refusal = self._refusal(store, output)
@@ -211,7 +214,7 @@ class Driver:
             status = "Canceled" if isinstance(error, Canceled) else "Failed"
             check_newest(store, epoch)
             with contextlib.suppress(InferayError, OSError):   # the first error says why
-                publish_partial(self.spec)
+                publish_partial(self.spec, self.access)
             counts = dispatcher.counts if dispatcher else Counts()
             result = Result(
                 status, epoch, self.spec.output, counts, error.as_dict(), self._seconds()
@@ -370,6 +373,7 @@ class Driver:
             assemble(
                 self.spec, store, output, seal=seal, epoch=epoch, counts=dispatcher.counts,
                 run_facts=progress.run_facts(dispatcher.counts), close_files=self._close_pool,
+                access=self.access,
             )
         with contextlib.suppress(OSError):   # what is left over harms nobody
             for folder in ("segments", "files", "staging"):
@@ -463,6 +467,10 @@ class Driver:
     def _check_stop(self, store: Store) -> None:
         if self.is_stopped():
             raise Interrupted("the driver was told to stop; the job can be resumed")
+        now_s = time.monotonic()
+        if not store.can_append and now_s - self._cancel_looked_s < CANCEL_LOOK_S:
+            return
+        self._cancel_looked_s = now_s
         if store.exists(CANCEL):
             raise Canceled("the job was canceled")
 

@@ -272,7 +272,7 @@ class WorkerSettings:
         packages: Packages that the environment declares, for a better error.
         memory_limit_bytes: Of the process and what it starts; None: no limit.
         table: `pandas` or `pyarrow` where `run()` takes tables, "" where it takes paths.
-        access: How a remote input is reached.
+        access: How remote storage is reached.
     """
 
     code_dir: str

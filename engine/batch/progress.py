@@ -17,8 +17,9 @@ from inferay.engine.batch.telemetry import Telemetry
 
 NAME = "progress.json"
 
-#: How often a running job's progress is written.
+#: How often a running job's progress is written; less often where it takes a request.
 INTERVAL_S = 0.5
+INTERVAL_REMOTE_S = 2.0
 
 #: "Now" is the mean of so long: long enough for leases, whose receipts come in bursts.
 WINDOW_S = 10.0
@@ -90,9 +91,9 @@ class ProgressWriter:
     def write_if_due(
         self, state: str, dispatcher: Dispatcher, waiting_for: Callable[[], str | None]
     ) -> None:
-        """Write the progress if `INTERVAL_S` has passed."""
+        """Write the progress if it was not written lately."""
         now_s = time.monotonic()
-        if now_s - self._last_s < INTERVAL_S:
+        if now_s - self._last_s < (INTERVAL_S if self._store.can_append else INTERVAL_REMOTE_S):
             return
         is_waiting = dispatcher.slots.count("waiting", "starting") > 0
         self.write(state, dispatcher, waiting_for=waiting_for() if is_waiting else None)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from inferay.engine.batch import output as outputs
@@ -21,13 +20,14 @@ from inferay.engine.batch.merge import Merge
 from inferay.engine.batch.provenance import versions
 from inferay.engine.batch.redrive import check_old_rows, read_plan
 from inferay.engine.batch.spec import JobSpec
-from inferay.engine.batch.store import LocalStore, Store
+from inferay.engine.batch.store import Store, open_store
+from inferay.engine.storage import Access
 from inferay.errors import JobError
 
 
 def assemble(
     spec: JobSpec, store: Store, output: Store, *, seal: Seal, epoch: int, counts: Counts,
-    run_facts: dict[str, Any], close_files: Callable[[], None],
+    run_facts: dict[str, Any], close_files: Callable[[], None], access: Access,
 ) -> None:
     """Publish a finished job; idempotent: what is there and equal stays.
 
@@ -40,6 +40,7 @@ def assemble(
         counts: How it went.
         run_facts: What may differ between runs.
         close_files: Ends the workers; called if scripts wrote files, which they may have open.
+        access: How remote storage is reached.
 
     Raises:
         JobError: The journal is incomplete, or two mini-batches wrote one file.
@@ -61,7 +62,7 @@ def assemble(
         "mini_batches": seal.mini_batches, "rows": counts.rows,
     }
     has_rows = spec.settings.output_action == "append_row"
-    merge = _merge(spec, store, records)
+    merge = _merge(spec, store, records, access)
     if merge is None:
         columns = columns_of(records)
         if has_rows:
@@ -96,13 +97,13 @@ def assemble(
         outputs.is_published(output, spec.name)   # raises if it is another job's
 
 
-def publish_partial(spec: JobSpec) -> None:
+def publish_partial(spec: JobSpec, access: Access) -> None:
     """Leave the committed rows of a job that did not complete under `.partial`; idempotent.
 
     What its driver had published of the final output, before it came to its end, is withdrawn.
     Only for a job without a live driver that is not published.
     """
-    store, output = LocalStore(Path(spec.work)), LocalStore(Path(spec.output))
+    store, output = open_store(spec.work, access), open_store(spec.output, access)
     output.sweep()
     records = outputs.committed(store)
     rows = spec.settings.output_file_name
@@ -110,7 +111,7 @@ def publish_partial(spec: JobSpec) -> None:
         output.remove(rows + outputs.PARTIAL)
         outputs.publish_rows(store, records, output, rows, is_partial=True)
     if any(record["k"] == "sealed" for record in valid_records(store)):
-        merge = _merge(spec, store, records)
+        merge = _merge(spec, store, records, access)
         outputs.withdraw(output, rows, lambda: (
             merge.row_bytes(rows, merge.columns()) if merge
             else outputs.row_bytes(store, records, rows)
@@ -135,12 +136,14 @@ def failed_lines(store: Store) -> Iterator[bytes]:
     yield from outputs.error_lines(outputs.committed(store), manifest, number_of)
 
 
-def _merge(spec: JobSpec, store: Store, records: Iterable[Record]) -> Merge | None:
+def _merge(
+    spec: JobSpec, store: Store, records: Iterable[Record], access: Access
+) -> Merge | None:
     """Return what merges the old job's output, which is checked to be as it was, or None."""
     plan = read_plan(store)
     if spec.redrive is None or plan is None or not plan.is_merged:
         return None
-    old = LocalStore(Path(spec.redrive.output))
+    old = open_store(spec.redrive.output, access)
     check_old_rows(plan, old)
     return Merge(plan, store, records, old)
 

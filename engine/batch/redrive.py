@@ -14,7 +14,6 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from inferay.engine.batch import output as outputs
@@ -24,7 +23,7 @@ from inferay.engine.batch.journal import Record
 from inferay.engine.batch.manifest import ManifestReader, Seal, check_version, read_seal
 from inferay.engine.batch.plan import Planned
 from inferay.engine.batch.spec import Redrive
-from inferay.engine.batch.store import LocalStore, Store
+from inferay.engine.batch.store import Store, open_store
 from inferay.engine.batch.units import Range, Unit, narrowed
 from inferay.engine.storage import Access, is_remote
 from inferay.engine.storage.read_errors import ReadError
@@ -132,7 +131,7 @@ def make_plan(redrive: Redrive, access: Access) -> tuple[Plan, str, Planned]:
         JobError: Nothing failed, or the old job or its output is not there as it was.
         Conflict: A failed item changed since.
     """
-    store, output = LocalStore(Path(redrive.work)), LocalStore(Path(redrive.output))
+    store, output = open_store(redrive.work, access), open_store(redrive.output, access)
     success = _success(redrive, output)
     try:
         seal = read_seal(store)

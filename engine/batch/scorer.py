@@ -34,11 +34,11 @@ from inferay.engine.batch.messages import (
 from inferay.engine.batch.rows import RowsError
 from inferay.engine.batch.segment import Segment
 from inferay.engine.batch.staging import SharedFileError, Staging
-from inferay.engine.batch.store import LocalStore, is_full
+from inferay.engine.batch.store import Store, is_full
 from inferay.engine.batch.units import Range, Unit, items_of, pieces_of
 from inferay.engine.scoring.tracebacks import describe_exception, user_traceback
 from inferay.engine.storage.read_errors import ReadError
-from inferay.errors import JobError
+from inferay.errors import InferayError, JobError
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,13 @@ class Scorer:
 
     def __init__(
         self, settings: WorkerSettings, run: Callable[[Any], Any], staging: Staging,
-        hand: Hand, scratch: Path | None = None,
+        hand: Hand, store: Store, scratch: Path | None = None,
     ) -> None:
         self._settings = settings
         self._run = run
         self._staging = staging
         self._hand = hand
-        self._store = LocalStore(Path(settings.store))
+        self._store = store
         self._manifest: ManifestReader | None = None
         self._inputs = Inputs(
             settings.root, settings.table, self._types_of, access=settings.access, scratch=scratch
@@ -171,7 +171,8 @@ class Scorer:
             is_scored = True
             files = self._staging.take(index)
         except BaseException as error:   # user code may raise anything, SystemExit too
-            if is_scored and is_full(error):   # the job's disk, and no fault of the code's
+            # The job's storage, and no fault of the code's.
+            if is_scored and (is_full(error) or isinstance(error, InferayError)):
                 raise
             self._staging.discard()
             return Failed(where, items, self._explain(error))

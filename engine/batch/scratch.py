@@ -1,4 +1,4 @@
-"""A worker's scratch folder: files that were fetched for it lie there until they are scored.
+"""A worker's scratch folder: files that were fetched, until they are scored, and files to upload.
 
 The process that uses a folder holds a lock on it. Its parent removes the folder when the process
 has ended; where the parent was killed too, the next worker on the machine does.
@@ -34,6 +34,12 @@ class Scratch:
             _remove_abandoned(folder.parent)
             folder.mkdir(0o700)
             self._lock = _lock(folder)
+
+    def make(self, name: str) -> Path:
+        """Return a new folder in it."""
+        folder = self.folder / name
+        folder.mkdir()
+        return folder
 
     def close(self) -> None:
         """Remove the folder; idempotent."""

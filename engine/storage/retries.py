@@ -104,8 +104,11 @@ _OF_STATUS = {
 
 def fault_of(error: BaseException) -> Fault:
     """Return what a failed request means, whichever of s3fs, botocore or aiohttp raised it."""
+    answer = _answer(error)
+    if answer is not None:
+        return _OF_CODE.get(answer[0]) or _of_status(answer[1])
     cause: BaseException | None = error
-    while cause is not None:   # s3fs raises OSErrors of its own, with the service's as the cause
+    while cause is not None:
         fault = _fault_of_one(cause)
         if fault is not Fault.OTHER:
             return fault
@@ -113,12 +116,23 @@ def fault_of(error: BaseException) -> Fault:
     return Fault.OTHER
 
 
+def _answer(error: BaseException) -> tuple[str, Any, str] | None:
+    """Return code, status and message of the service's answer, if it gave one.
+
+    s3fs raises errors of its own, which say less, with the service's as the cause.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        response = getattr(cause, "response", None)
+        if isinstance(response, dict):
+            said = response.get("Error", {})
+            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            return str(said.get("Code", "")), status, str(said.get("Message") or "")
+        cause = cause.__cause__
+    return None
+
+
 def _fault_of_one(error: BaseException) -> Fault:
-    response = getattr(error, "response", None)
-    if isinstance(response, dict):
-        code = str(response.get("Error", {}).get("Code", ""))
-        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        return _OF_CODE.get(code) or _of_status(status)
     status = getattr(error, "status", None)
     if isinstance(status, int) and status >= 300:
         return _of_status(status)
@@ -186,7 +200,11 @@ def named(error: BaseException, what: str) -> Exception:
 
 
 def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".replace("\n", " ")[:500]
+    answer = _answer(error)
+    said = f"{type(error).__name__}: {error}" if answer is None else (
+        f"{answer[0]} (HTTP {answer[1]}) {answer[2]}".rstrip()
+    )
+    return said.replace("\n", " ")[:500]
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from inferay.engine.batch.listing import Listing, list_folder
 from inferay.engine.batch.output import is_published
 from inferay.engine.batch.publish import publish_partial
 from inferay.engine.batch.spec import JobSpec
-from inferay.engine.batch.store import LocalStore
+from inferay.engine.batch.store import open_store
+from inferay.engine.storage import Access
 from inferay.errors import Conflict, InferayError, JobError, NotFound, Unavailable, nearest
 from inferay.jobs.folder import JobFolder
 from inferay.jobs.ray_jobs import RayJobs, submission_id
@@ -268,10 +269,10 @@ class Watcher:
     ) -> None:
         if status is not JobStatus.COMPLETED and folder.result(job.epoch) is None and job.epoch:
             try:
-                if is_published(LocalStore(Path(job.output)), job.name):
+                if is_published(open_store(job.output, Access()), job.name):
                     status, error = JobStatus.COMPLETED, None   # it died after the last step
                 else:
-                    publish_partial(folder.read_spec())   # no driver lived to do it
+                    publish_partial(folder.read_spec(), Access())   # no driver lived to do it
             except (OSError, ValueError, InferayError) as failure:   # it must end all the same
                 log.warning("job %s: its rows so far cannot be kept: %s", job.name, failure)
         with self._context.database.write() as session:

@@ -28,8 +28,9 @@ from inferay.engine.batch.pool import Events, LocalPool, SettingsOf
 from inferay.engine.batch.scorer import Scorer
 from inferay.engine.batch.spec import JobSettings, JobSpec, WorkerSpec
 from inferay.engine.batch.staging import Staging
-from inferay.engine.batch.store import LocalStore
+from inferay.engine.batch.store import LocalStore, open_store
 from inferay.engine.batch.units import Unit
+from inferay.engine.storage import Access
 from tests.engine.batch.workers import Watched
 
 #: Processes that live as long as the session.
@@ -124,9 +125,9 @@ def run_job() -> Callable[..., Result]:
 
     def run(
         spec: JobSpec, pool: PoolFactory = LocalPool, *, epoch: int | None = None,
-        is_stopped: Callable[[], bool] = lambda: False,
+        is_stopped: Callable[[], bool] = lambda: False, access: Access | None = None,
     ) -> Result:
-        return Driver(spec, pool, epoch, is_stopped).run()
+        return Driver(spec, pool, epoch, is_stopped, access or Access()).run()
 
     return run
 
@@ -144,13 +145,18 @@ class InlinePool:
 
     def start(self, slot: int) -> None:
         settings = self._settings_of(slot, 0)
-        store, name = LocalStore(Path(settings.store)), settings.segment.removeprefix("segments/")
-        staging = Staging(store.path(f"staging/{name}"), store, f"files/{name}")
+        store = open_store(settings.store, settings.access)
+        name = settings.segment.removeprefix("segments/")
+        folder = (
+            store.path(f"staging/{name}") if isinstance(store, LocalStore)
+            else Path(tempfile.mkdtemp(prefix="staging-")) / "folder"
+        )
+        staging = Staging(folder, store, f"files/{name}")
 
         def run(paths: list[str]) -> Any:
             return self._run(paths, staging.folder)
 
-        self._scorers[slot] = Scorer(settings, run, staging, self._hand)
+        self._scorers[slot] = Scorer(settings, run, staging, self._hand, store)
         self._events.put(WorkerReady(slot))
 
     def lease(self, slot: int, lease: Lease) -> None:

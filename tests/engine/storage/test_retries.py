@@ -146,9 +146,15 @@ def test_waits_grow_are_bounded_and_drawn() -> None:
 
 
 def test_the_services_answer_is_found_behind_the_clients_own_error() -> None:
-    wrapped = OSError(22, "wrapped")
-    wrapped.__cause__ = refusal("PreconditionFailed", 412)
-    assert fault_of(wrapped) is Fault.REFUSED
+    for wrapped, answer, fault in (
+        (OSError(22, "wrapped"), refusal("PreconditionFailed", 412), Fault.REFUSED),
+        (FileNotFoundError("wrapped"), refusal("NoSuchBucket", 404), Fault.NO_BUCKET),
+        (PermissionError("wrapped"), refusal("ExpiredToken", 400), Fault.EXPIRED),
+        (PermissionError("wrapped"), refusal("RequestTimeTooSkewed", 403), Fault.SKEWED),
+        (TimeoutError("wrapped"), refusal("AccessDenied", 403), Fault.DENIED),
+    ):
+        wrapped.__cause__ = answer
+        assert fault_of(wrapped) is fault
 
 
 def test_waiting_without_blocking_does_the_same() -> None:
