@@ -38,7 +38,7 @@ from inferay.engine.batch.store import Store, is_full
 from inferay.engine.batch.units import Range, Unit, items_of, pieces_of
 from inferay.engine.scoring.tracebacks import describe_exception, user_traceback
 from inferay.engine.storage.read_errors import ReadError
-from inferay.errors import InferayError, JobError
+from inferay.errors import InferayError, InvalidInput, JobError
 
 
 @dataclass(frozen=True)
@@ -171,8 +171,7 @@ class Scorer:
             is_scored = True
             files = self._staging.take(index)
         except BaseException as error:   # user code may raise anything, SystemExit too
-            # The job's storage, and no fault of the code's.
-            if is_scored and (is_full(error) or isinstance(error, InferayError)):
+            if is_scored and _is_of_storage(error):
                 raise
             self._staging.discard()
             return Failed(where, items, self._explain(error))
@@ -264,7 +263,7 @@ class Scorer:
             self._inputs.release(self._ahead.pop((index, rest.items), ()))
 
     def _explain(self, error: BaseException) -> Failure:
-        if isinstance(error, (JobError, ReadError)):
+        if isinstance(error, (JobError, ReadError, InvalidInput)):
             return Failure(error.code, error.message)
         if isinstance(error, (RowsError, SharedFileError)):
             return Failure(type(error).__name__.removesuffix("Error"), str(error))
@@ -289,6 +288,12 @@ class Scorer:
 
 def _sliced(units: list[Unit], items: tuple[int, int] | None) -> list[Unit]:
     return units if items is None else units[slice(*items)]
+
+
+def _is_of_storage(error: BaseException) -> bool:
+    """Return whether it is the job's storage that failed, and not the code."""
+    is_named = isinstance(error, InferayError) and not isinstance(error, InvalidInput)
+    return is_named or is_full(error)
 
 
 def thread_variables(threads: int) -> dict[str, str]:
