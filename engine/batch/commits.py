@@ -12,10 +12,14 @@ from array import array
 from collections.abc import Iterable, Iterator
 
 from inferay.engine.batch.journal import Record
+from inferay.engine.batch.segment import object_name, stem_of
 from inferay.engine.batch.units import Range
 
 _INDEX_BITS = 32
 _INDEX_MASK = (1 << _INDEX_BITS) - 1
+
+#: Mini-batches, start, stop, rows, items, and which of its worker's objects the segment is.
+_NUMBERS = 6
 
 
 class Commits:
@@ -24,7 +28,7 @@ class Commits:
     def __init__(self, records: Iterable[Record]) -> None:
         """Take the records in the order of their commits; the first of a range wins."""
         self._firsts, self._shape_of = array("I"), array("I")
-        self._numbers = array("q")   # per record: mini-batches, start, stop, rows, items
+        self._numbers = array("q")   # per record: the `_NUMBERS` below
         self._shapes: list[Record] = []
         self._shape_numbers: dict[str, int] = {}
         self._whole_records: dict[int, Record] = {}
@@ -60,6 +64,9 @@ class Commits:
         if taken.is_part or record["failures"] or record["files"]:
             self._whole_records[len(self._firsts)] = record
             shape = {}
+        stem, of_worker = stem_of(record["seg"])
+        if shape and of_worker is not None:   # else each record would have a name of its own
+            shape["seg"] = stem
         number = self._shape_numbers.setdefault(json.dumps(shape), len(self._shapes))
         if number == len(self._shapes):
             self._shapes.append(shape)
@@ -67,6 +74,7 @@ class Commits:
         self._shape_of.append(number)
         self._numbers.extend((
             taken.stop - taken.first, *record["at"], record["rows"], record["ok"],
+            -1 if of_worker is None else of_worker,
         ))
 
     def _sorted(self) -> array[int]:
@@ -83,8 +91,13 @@ class Commits:
         if at in self._whole_records:
             return self._whole_records[at]
         first = self._firsts[at]
-        count, start, stop, rows, items = self._numbers[at * 5 : at * 5 + 5]
+        count, start, stop, rows, items, of_worker = self._numbers[
+            at * _NUMBERS : (at + 1) * _NUMBERS
+        ]
+        shape = self._shapes[self._shape_of[at]]
+        if of_worker >= 0:
+            shape = {**shape, "seg": object_name(shape["seg"], of_worker)}
         return {
-            **self._shapes[self._shape_of[at]],
+            **shape,
             "r": [first, first + count], "at": [start, stop], "rows": rows, "ok": items,
         }

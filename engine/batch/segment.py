@@ -107,3 +107,10 @@ class _GrowingLog:
 def object_name(stem: str, number: int) -> str:
     """Return the name of a worker's n-th segment on an object store."""
     return f"{stem}-{number:06d}"
+
+
+def stem_of(name: str) -> tuple[str, int | None]:
+    """Return stem and number of a name that `object_name` made; of another, itself and None."""
+    stem, _, number = name.rpartition("-")
+    is_one = number.isascii() and number.isdigit() and object_name(stem, int(number)) == name
+    return (stem, int(number)) if is_one else (name, None)

@@ -35,5 +35,15 @@ def test_the_first_commit_of_a_range_counts_and_a_later_one_that_overlaps_does_n
     assert list(Commits([*first, *later])) == first
 
 
+def test_segments_that_are_objects_are_kept_as_numbers() -> None:
+    names = ["w0.rows-000000", "w0.rows-000001", "w0.rows-1234567", "w0.rows", "w-1", "w-0000001",
+             "w0.rows-000000", "w-x", ""]
+    records = [commit(at, at + 1, segment=name) for at, name in enumerate(names)]
+    assert list(Commits(records)) == records
+    many = Commits(commit(at, at + 1, segment=f"w.rows-{at:06d}") for at in range(1000))
+    assert [record["seg"] for record in many] == [f"w.rows-{at:06d}" for at in range(1000)]
+    assert len(many._shapes) == 1
+
+
 def test_no_records_are_no_commits() -> None:
     assert list(Commits([])) == []
