@@ -25,7 +25,7 @@ from inferay.engine.batch.split.declared import resolve_split
 from inferay.engine.resources import BatchDeployment, Environment, Model, is_local_path, load
 from inferay.engine.resources.fields import FilledText, Name
 from inferay.engine.resources.instance_types import gpu_share, instance_type
-from inferay.engine.storage import is_remote, resolve
+from inferay.engine.storage import is_remote, redacted, resolve
 from inferay.errors import InvalidInput
 
 #: Where Ray unpacks the working directory of a job; it is deleted with the job.
@@ -76,7 +76,7 @@ def read_user_spec(path: Path, environ: Mapping[str, str] | None = None) -> Load
     kind = job.input_type or ("uri_folder" if source.is_dir() else "uri_file")
     if kind not in ("uri_file", "uri_folder") or (kind == "uri_folder") != source.is_dir():
         raise InvalidInput(f"{path}: input_type: {source} is no {kind}")
-    output, job_folder = _places(job, base, workspace, name, path)
+    output, work, logs = _places(job, base, workspace, name, path)
     check_format(job.settings.output_file_name)
     code = Path(job.code_configuration.code)
     model = _model_path(job, path)
@@ -92,12 +92,12 @@ def read_user_spec(path: Path, environ: Mapping[str, str] | None = None) -> Load
     ), settings.split, code / job.code_configuration.scoring_script)
     environment = job.environment if isinstance(job.environment, Environment) else None
     spec = JobSpec(
-        name=name, input=str(source), input_type=kind, output=str(output),
-        work=str(job_folder / "work"), logs=str(job_folder / "logs"), code=str(code),
+        name=name, input=str(source), input_type=kind, output=output,
+        work=work, logs=str(logs), code=str(code),
         scoring_script=job.code_configuration.scoring_script,
         model=str(model) if model else "", settings=frozen, workers=_workers(job),
         hashes={
-            "code": hash_path(code, without=(str(output),)),
+            "code": hash_path(code, without=(output,)),
             "model": hash_path(model) if model else "",
             "environment": hash_of(environment.to_dict()) if environment else "",
             "settings": hash_of(frozen.__dict__),
@@ -108,13 +108,15 @@ def read_user_spec(path: Path, environ: Mapping[str, str] | None = None) -> Load
 
 def _places(
     job: BatchJob, base: Path, workspace: Workspace, name: str, path: Path
-) -> tuple[Path, Path]:
-    """Return the output's folder, and the folder of the job's work and logs.
+) -> tuple[str, str, Path]:
+    """Return where the output, the job's work and its logs are.
 
     With an output of its own, the work lies in it: both are then on storage that workers share.
+    Logs grow as they are written, so those of an output on S3 stay in the workspace.
     """
     if job.output_path is None:
-        return workspace.output_folder(name), workspace.job_folder(name)
+        own = workspace.job_folder(name)
+        return str(workspace.output_folder(name)), str(own / "work"), own / "logs"
     if _RAY_COPY in f"{base}/" and is_local_path(job.output_path) \
             and not os.path.isabs(job.output_path):
         raise InvalidInput(
@@ -122,18 +124,30 @@ def _places(
             "directory that Ray deletes; give an absolute path",
             target="output_path",
         )
-    output = _resolve(job.output_path, base, workspace)
-    return output, output / ".inferay" / name
+    output = _resolve_uri(job.output_path, base, workspace)
+    if is_remote(output) and not output.startswith("s3://"):
+        raise InvalidInput(
+            f"{path.name}: output_path: {redacted(output)}: nothing can be written there; give a "
+            "local path or s3://BUCKET/KEY",
+            target="output_path",
+        )
+    kept = f"{output}/.inferay/{name}"
+    folder = workspace.job_folder(name) if is_remote(output) else Path(kept)
+    return output, f"{kept}/work", folder / "logs"
 
 
 def _resolve(value: str, base: Path, workspace: Workspace) -> Path:
-    if is_local_path(value):
-        value = os.path.normpath(base / value.removeprefix("file://").removeprefix("file:"))
-    names = (BLOB_DATASTORE, ARTIFACT_DATASTORE)
-    found = resolve(value, {name: str(workspace.datastores / name) for name in names})
+    found = _resolve_uri(value, base, workspace)
     if is_remote(found):
         raise InvalidInput(f"{found}: only local paths and datastores are supported")
     return Path(found)
+
+
+def _resolve_uri(value: str, base: Path, workspace: Workspace) -> str:
+    if is_local_path(value):
+        value = os.path.normpath(base / value.removeprefix("file://").removeprefix("file:"))
+    names = (BLOB_DATASTORE, ARTIFACT_DATASTORE)
+    return resolve(value, {name: str(workspace.datastores / name) for name in names})
 
 
 def _model_path(job: BatchJob, path: Path) -> Path | None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -96,6 +97,15 @@ def test_paths_start_at_the_yaml_and_not_where_the_command_runs(
     assert read_user_spec(Path("spec.yml")).spec.input == str(folder / "data")
 
 
+def test_an_output_on_s3_holds_the_work_too_and_the_logs_stay_here(
+    read: Read, folder: Path
+) -> None:
+    spec = read("output_path: s3://bucket/some/out\njob_name: nightly\n").spec
+    assert spec.output == "s3://bucket/some/out"
+    assert spec.work == "s3://bucket/some/out/.inferay/nightly/work"
+    assert os.path.isabs(spec.logs)
+
+
 def test_an_input_may_be_a_file_or_lie_in_a_datastore(
     read: Read, folder: Path, tmp_path: Path
 ) -> None:
@@ -139,6 +149,7 @@ def test_an_output_in_the_copy_that_ray_deletes_is_refused(tmp_path: Path, folde
     ("model: azureml:m:1\n", "registered, which takes a control plane"),
     ("model: {path: ./nothing}\n", "nothing"),
     ("output_path: abfss://bucket/x\n", "'abfss'"),
+    ("output_path: https://host/x?key=secret\n", "nothing can be written there"),
     ("input: ./other\n", "spec.yml:3"),   # a duplicate key
 ])
 def test_what_is_wrong_is_named_in_one_line(read: Read, more: str, said: str) -> None:
