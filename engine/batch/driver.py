@@ -22,7 +22,6 @@ from inferay.engine.batch.changes import check_unchanged, facts_of
 from inferay.engine.batch.dispatch import Counts, Dispatcher
 from inferay.engine.batch.formats.so_far import ColumnsSoFar
 from inferay.engine.batch.journal import (
-    Record,
     SupersededError,
     check_newest,
     claim,
@@ -34,6 +33,7 @@ from inferay.engine.batch.journal import (
 from inferay.engine.batch.journal_writer import JournalWriter
 from inferay.engine.batch.listing import Listing, input_root, list_input
 from inferay.engine.batch.logs import write_logs
+from inferay.engine.batch.loop import ScoringLoop
 from inferay.engine.batch.manifest import (
     SEAL,
     ManifestReader,
@@ -41,16 +41,7 @@ from inferay.engine.batch.manifest import (
     read_seal,
     write_manifest,
 )
-from inferay.engine.batch.messages import (
-    Event,
-    JournalFailed,
-    ReceiptArrived,
-    WorkerDied,
-    WorkerPlaced,
-    WorkerReady,
-    WorkerSettings,
-    WorkerStartFailed,
-)
+from inferay.engine.batch.messages import JournalFailed, WorkerSettings
 from inferay.engine.batch.plan import Planned, plan_mini_batches
 from inferay.engine.batch.pool import Events, Pool, SettingsOf
 from inferay.engine.batch.progress import ProgressWriter
@@ -58,26 +49,10 @@ from inferay.engine.batch.publish import assemble, publish_partial
 from inferay.engine.batch.redrive import PLAN, make_plan, present, read_plan
 from inferay.engine.batch.spec import JobSpec
 from inferay.engine.batch.store import Store, is_full, open_store
-from inferay.engine.batch.telemetry import Telemetry
 from inferay.engine.batch.units import Unit, items_of
-from inferay.engine.storage import Access
+from inferay.engine.storage import Access, is_remote
 from inferay.errors import InferayError, JobError
 
-#: How long the driver waits for an event before it looks at progress and cancellation.
-TICK_S = 0.1
-
-#: How often the progress is written.
-REPORT_S = 0.5
-
-#: How long a worker may be silent beyond what its leases allow before it is given up: longer
-#: than Ray takes to notice a dead node, so that a death is seen as what it is.
-SILENCE_S = 60.0
-
-#: How often silent workers are looked for: it takes a look at every busy one.
-SILENCE_LOOK_S = 1.0
-
-#: How much longer where files are fetched: the largest of a mini-batch, from a slow store.
-FETCH_S = 3600.0
 #: How often an object store is asked whether to cancel: it takes a request.
 CANCEL_LOOK_S = 1.0
 
@@ -133,12 +108,6 @@ class Result:
 
 
 @dataclass
-class _Leased:
-    deadline_s: float
-    leases: int = 0
-
-
-@dataclass
 class Driver:
     """One epoch of one job, on one thread; `run` is called once.
 
@@ -156,9 +125,7 @@ class Driver:
     is_stopped: Callable[[], bool] = lambda: False
     access: Access = field(default_factory=Access)
     _events: Events = field(default_factory=queue.SimpleQueue)
-    _busy: dict[int, _Leased] = field(default_factory=dict)
-    _first_lease_s: float | None = None
-    _looked_s: float = 0.0
+    _loop: ScoringLoop | None = None
     _cancel_looked_s: float = 0.0
     _pool: Pool | None = None
     _columns: ColumnsSoFar = field(default_factory=ColumnsSoFar)
@@ -339,25 +306,14 @@ class Driver:
         """Score all that is not done; returns when it is, raises when the job fails."""
         if dispatcher.is_over and dispatcher.failure is None:
             return
-        pool = self.make_pool(lambda slot, start: self._worker(epoch, slot, start), self._events)
-        self._pool = pool
-        telemetry = Telemetry(dispatcher.slots)
-        progress.watch(telemetry)
-        while not dispatcher.is_over:
-            telemetry.advance(time.monotonic())
-            self._tend_workers(pool, dispatcher, telemetry)
-            self._give_leases(pool, dispatcher, progress, telemetry)
-            progress.write_if_due("Running", dispatcher, pool.waiting_for)
-            self._check_stop(store)
-            self._give_up_silent(pool)
-            for event in self._wait():
-                records = self._take_in(dispatcher, event, telemetry)
-                for record in records:
-                    writer.append(record)
-                for record in records:
-                    self._columns.take(record)
-        if dispatcher.failure is not None:
-            raise dispatcher.failure
+        self._pool = self.make_pool(
+            lambda slot, start: self._worker(epoch, slot, start), self._events
+        )
+        self._loop = ScoringLoop(
+            dispatcher, self._events, writer, progress, self._columns,
+            timeout_s=self.spec.settings.timeout_s, is_fetching=is_remote(self.spec.input),
+        )
+        self._loop.run(self._pool, lambda: self._check_stop(store))
 
     def _publish(
         self, store: Store, output: Store, dispatcher: Dispatcher, writer: JournalWriter,
@@ -379,91 +335,6 @@ class Driver:
             for folder in ("segments", "files", "staging"):
                 store.delete(folder)
 
-    # -- one turn of the loop
-
-    def _tend_workers(self, pool: Pool, dispatcher: Dispatcher, telemetry: Telemetry) -> None:
-        now_s = time.monotonic()
-        for slot in dispatcher.slots_to_start():
-            telemetry.started(slot)
-            pool.start(slot)
-        for slot in dispatcher.slots_to_release(now_s):
-            telemetry.left(slot)
-            pool.release(slot)
-        for slot in telemetry.to_look_at(now_s):
-            pool.look(slot)
-
-    def _give_leases(
-        self, pool: Pool, dispatcher: Dispatcher, progress: ProgressWriter, telemetry: Telemetry
-    ) -> None:
-        now_s = time.monotonic()
-        for slot, lease in dispatcher.leases():
-            self._first_lease_s = self._first_lease_s or now_s
-            progress.begin(dispatcher.counts)
-            allowed_s = lease.budget_s + self.spec.settings.timeout_s + SILENCE_S
-            busy = self._busy.setdefault(slot, _Leased(now_s))
-            busy.deadline_s = max(busy.deadline_s, now_s) + allowed_s
-            busy.leases += 1
-            telemetry.leased(slot, now_s)
-            pool.lease(slot, lease)
-
-    def _give_up_silent(self, pool: Pool) -> None:
-        now_s = time.monotonic()
-        if now_s - self._looked_s < SILENCE_LOOK_S:
-            return
-        self._looked_s = now_s
-        for slot, busy in list(self._busy.items()):
-            if now_s > busy.deadline_s:
-                del self._busy[slot]
-                pool.kill(slot)
-
-    def _wait(self) -> list[Event]:
-        try:
-            events = [self._events.get(timeout=TICK_S)]
-        except queue.Empty:
-            return []
-        while True:
-            try:
-                events.append(self._events.get_nowait())
-            except queue.Empty:
-                return events
-
-    def _take_in(
-        self, dispatcher: Dispatcher, event: Event, telemetry: Telemetry
-    ) -> list[Record]:
-        if isinstance(event, JournalFailed):
-            raise event.error
-        if isinstance(event, ReceiptArrived):
-            return self._take_receipt(dispatcher, event, telemetry)
-        if isinstance(event, WorkerDied):
-            self._busy.pop(event.slot, None)
-            telemetry.died(event.slot, event.failure)
-            return dispatcher.on_death(event.slot, event.failure, event.in_hand)
-        if isinstance(event, WorkerStartFailed):
-            telemetry.died(event.slot, event.failure)
-            dispatcher.on_start_failed(event.slot, event.failure)
-        elif isinstance(event, WorkerReady):
-            dispatcher.on_ready(event.slot, has_standby=event.has_standby)
-        elif isinstance(event, WorkerPlaced):
-            telemetry.placed(event.slot, event.node)
-            dispatcher.on_placed(event.slot)
-        else:
-            telemetry.seen(event, time.monotonic())
-            dispatcher.on_seen(event.slot, event.in_hand)
-        return []
-
-    def _take_receipt(
-        self, dispatcher: Dispatcher, event: ReceiptArrived, telemetry: Telemetry
-    ) -> list[Record]:
-        busy = self._busy.get(event.slot)
-        if busy is not None:
-            busy.leases -= 1
-            if busy.leases == 0:
-                del self._busy[event.slot]
-        telemetry.answered(event.slot, event.receipt, time.monotonic())
-        return dispatcher.on_receipt(
-            event.slot, event.receipt, has_standby=event.has_standby
-        )
-
     def _check_stop(self, store: Store) -> None:
         if self.is_stopped():
             raise Interrupted("the driver was told to stop; the job can be resumed")
@@ -481,7 +352,8 @@ class Driver:
 
     def _seconds(self) -> float:
         """Return the time since the first lease."""
-        return time.monotonic() - self._first_lease_s if self._first_lease_s else 0.0
+        first_s = self._loop.first_lease_s if self._loop else None
+        return time.monotonic() - first_s if first_s else 0.0
 
     def _check_journal(self) -> None:
         while not self._events.empty():
