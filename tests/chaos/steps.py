@@ -2,7 +2,7 @@
 
 Every write of the commit protocol goes through a store (claim, manifest parts, seal, segments,
 journal, published files, `_SUCCESS.json`, cleanup), but for the files of user code, which are
-moved aside in one call: each of these calls is a step, named by what it does.
+moved aside in one call on local disk: each of these calls is a step, named by what it does.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from inferay.engine.batch.staging import Staging
-from inferay.engine.batch.store import ASIDE, LocalLog, LocalStore
+from inferay.engine.batch.store import ASIDE, LocalLog, LocalStore, MemoryStore
 
 #: When something may happen: `torn` leaves half of what a log was to get, or a file without a name.
 WHEN = ("before", "torn", "after")
@@ -83,7 +83,10 @@ class Steps:
 
 def _death(name: str) -> BaseException:
     """Return how a step ends in a dead process; a journal's thread is not the driver's."""
-    return OSError("the process is dead") if name == "append" else Crash()
+    is_journal = name == "append" or (
+        name.startswith("create journal/") and threading.current_thread() != threading.main_thread()
+    )
+    return OSError("the process is dead") if is_journal else Crash()
 
 
 @contextmanager
@@ -93,7 +96,12 @@ def steps(at: int, when: str, what: Callable[[], None]) -> Iterator[Steps]:
     with pytest.MonkeyPatch.context() as patch:
         for method in ("create", "replace", "create_stream", "create_log", "remove", "delete"):
             _count(patch, counted, LocalStore, method)
-        _count(patch, counted, Staging, "take")
+        for method in ("create", "replace", "create_stream", "remove", "delete"):
+            _count(patch, counted, MemoryStore, method)   # in the place of an object store
+        take = Staging.take
+        patch.setattr(Staging, "take", lambda self, mini_batch: counted.step(
+            f"take {mini_batch}", lambda: take(self, mini_batch)
+        ) if isinstance(self._store, LocalStore) else take(self, mini_batch))
         append = LocalLog.append
         patch.setattr(LocalLog, "append", lambda self, data: counted.step(
             "append", lambda: append(self, data), lambda: append(self, data[: len(data) // 2])
@@ -110,7 +118,8 @@ def _count(patch: pytest.MonkeyPatch, counted: Steps, cls: type, method: str) ->
             path.parent.mkdir(parents=True, exist_ok=True)
             path.with_name(f"{ASIDE}torn").write_bytes(b"a part")
 
-        tear = leave_a_part if method.startswith(("create", "replace")) else None
+        can_tear = cls is LocalStore and method.startswith(("create", "replace"))
+        tear = leave_a_part if can_tear else None
         return counted.step(f"{method} {name}", lambda: original(self, name, *rest), tear)
 
     patch.setattr(cls, method, counting)

@@ -1,16 +1,18 @@
 """A driver that dies, or is overtaken, at any step of the commit protocol: alone and in pairs.
 
-In one process, without Ray. After each crash a new driver goes on, and at the end an independent
-checker looks at the output.
+In one process, without Ray, on local disk and on an object store's stand-in in memory. After each
+crash a new driver goes on, and at the end an independent checker looks at the output. Of the pairs
+a sample is taken, or all, if `CRASH_PAIRS=all` (`make chaos`).
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,20 +20,28 @@ from pathlib import Path
 import pytest
 
 from inferay.engine.batch.driver import Driver
-from inferay.engine.batch.journal import SupersededError, epochs
+from inferay.engine.batch.journal import ObjectJournal, SupersededError, epochs
 from inferay.engine.batch.spec import JobSettings, JobSpec, WorkerSpec
-from inferay.engine.batch.store import LocalStore
+from inferay.engine.batch.store import MemoryStore, open_store
+from inferay.engine.storage import Access
 from tests.chaos.checker import expected_row, faults, is_poison
 from tests.chaos.steps import WHEN, Crash, crash, steps
 from tests.engine.batch.conftest import InlinePool
 
 #: Steps that have to be among those enumerated: each part of the protocol.
 PROTOCOL = (
-    "create_log journal/1", "create manifest/e1-part", "create manifest/sealed",
-    "create_log segments/", "take 1", "append", "remove predictions.csv.partial",
+    "create manifest/e1-part", "create manifest/sealed", "remove predictions.csv.partial",
     "create_stream out/item-0.txt", "create_stream predictions.csv", "create_stream errors.jsonl",
     "create _SUCCESS.json", "delete segments", "delete files", "create result/1.json",
 )
+PROTOCOL_OF = {
+    "local": (*PROTOCOL, "create_log journal/1", "create_log segments/", "append", "take 1"),
+    "s3": (*PROTOCOL, "create journal/000000000001", "create journal/000000000002",
+           "create segments/", "create_stream files/"),
+}
+
+#: Of the steps that may follow a crash, so many are drawn for a second one.
+SECONDS = 3
 
 
 def run(paths: list[str], folder: Path) -> list[str]:
@@ -48,8 +58,10 @@ def run(paths: list[str], folder: Path) -> list[str]:
     return rows
 
 
-@pytest.fixture
-def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
+@pytest.fixture(params=["local", "s3"])
+def job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[Job]:
     """A job in memory where the system has a place for that: thousands of drivers are run."""
     memory = Path("/dev/shm")
     folder = Path(tempfile.mkdtemp(prefix="crash-", dir=memory if memory.is_dir() else tmp_path))
@@ -57,14 +69,25 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
     monkeypatch.setattr(tempfile, "tempdir", str(folder / "temp"))
     # Packages' metadata takes longer to read than such a job takes.
     monkeypatch.setattr("inferay.engine.batch.publish.versions", lambda _: {})
-    yield Job(folder)
+    job = Job(folder, request.param)
+    monkeypatch.setattr("inferay.engine.batch.store.open_filesystem", lambda uri, _: (uri, ""))
+    monkeypatch.setattr("inferay.engine.batch.object_store.ObjectStore", job.memory)
+    monkeypatch.setattr(ObjectJournal, "gather_s", 0.0)
+    yield job
     shutil.rmtree(folder)
 
 
 class Job:
-    """A small job with rows, files and a poison item; each `begin` is a new one."""
+    """A small job with rows, files and a poison item; each `begin` is a new one.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        root: A folder.
+        storage: `s3` if its work and output are on an object store; else `local`.
+    """
+
+    def __init__(self, root: Path, storage: str) -> None:
+        self.storage = storage
+        self._objects: dict[str, MemoryStore] = {}
         self.items, self.code, self.place = root / "items", root / "code", root / "job"
         self.items.mkdir()
         self.code.mkdir()
@@ -72,20 +95,27 @@ class Job:
         for number in range(5):
             content = b"poison" if number == 2 else b"%d" % number
             (self.items / f"item-{number}").write_bytes(content)
+        place = "s3://bucket" if storage == "s3" else str(self.place)
         self.spec = JobSpec(
             name="job", input=str(self.items), input_type="uri_folder",
-            output=str(self.place / "output"), work=str(self.place / "work"),
+            output=f"{place}/output", work=f"{place}/work",
             logs=str(self.place / "logs"), code=str(self.code), scoring_script="score.py",
             settings=JobSettings(mini_batch_size=2, max_retries=0), workers=WorkerSpec(count=1),
         )
 
+    def memory(self, uri: str, _: str) -> MemoryStore:
+        """Return what stands in for the object store at an address."""
+        return self._objects.setdefault(uri, MemoryStore(can_append=False))
+
     def begin(self) -> None:
         """Forget what was done."""
         shutil.rmtree(self.place, ignore_errors=True)
+        self._objects.clear()
 
     @contextmanager
     def kept(self) -> Iterator[Callable[[], None]]:
-        """Keep what is on disk; gives a function that puts it there again."""
+        """Keep what is stored; gives a function that puts it there again."""
+        objects = copied(self._objects)
         aside = self.place.with_name("kept")
         self.place.mkdir(exist_ok=True)   # the driver may have died before it wrote anything
         os.rename(self.place, aside)
@@ -93,6 +123,7 @@ class Job:
         def again() -> None:
             self.begin()
             shutil.copytree(aside, self.place)
+            self._objects.update(copied(objects))
 
         yield again
         shutil.rmtree(aside)
@@ -114,16 +145,47 @@ class Job:
     def ends_exact(self, what: str) -> None:
         """Run a driver to the end, and check the output."""
         assert self.drive() == "Completed", what
-        assert faults(self.items, self.place / "output", "both") == [], what
+        assert self.faults() == [], what
+
+    def faults(self) -> list[str]:
+        """Return what the checker says of the output."""
+        output = self.place / "output"
+        if self.storage == "s3":
+            shutil.rmtree(output, ignore_errors=True)
+            store = self._objects[self.spec.output]
+            for name in store.names(""):
+                (output / name).parent.mkdir(parents=True, exist_ok=True)
+                (output / name).write_bytes(store.read(name))
+        return faults(self.items, output, "both")
+
+
+def copied(objects: dict[str, MemoryStore]) -> dict[str, MemoryStore]:
+    """Return equal stores that share nothing with these."""
+    copies = {}
+    for uri, store in objects.items():
+        copies[uri] = MemoryStore(can_append=False)
+        for name in store.names(""):
+            copies[uri].create(name, store.read(name))
+    return copies
+
+
+def seconds(first: int, steps: int) -> Iterable[int]:
+    """Return the steps at which a second driver dies, of those that are left after the first."""
+    if os.environ.get("CRASH_PAIRS") == "all":
+        return itertools.count()
+    return sorted(random.Random(first).sample(range(max(SECONDS, steps - first)), SECONDS))
 
 
 def test_the_steps_are_all_that_the_protocol_writes(job: Job) -> None:
     names = job.dies(-1, "before")
-    for name in PROTOCOL:
+    for name in PROTOCOL_OF[job.storage]:
         assert any(found.startswith(name) for found in names), (name, names)
 
 
-@pytest.mark.parametrize("when", WHEN)
+@pytest.mark.parametrize(("job", "when"), [
+    *(("local", when) for when in WHEN),
+    ("s3", "before"), ("s3", "after"),   # an object is put whole or not at all
+], indirect=["job"])
 def test_a_driver_that_dies_at_any_step_is_followed_by_one_that_ends_exact(
     job: Job, when: str
 ) -> None:
@@ -136,11 +198,13 @@ def test_a_driver_that_dies_at_any_step_is_followed_by_one_that_ends_exact(
     assert at > 20
 
 
-@pytest.mark.parametrize("when", ["before", "torn"])   # after one step is before the next one
+@pytest.mark.parametrize(("job", "when"), [   # after one step is before the next one
+    ("local", "before"), ("local", "torn"), ("s3", "before"),
+], indirect=["job"])
 def test_two_drivers_that_die_at_any_two_steps_are_followed_by_one_that_ends_exact(
     job: Job, when: str
 ) -> None:
-    pairs = 0
+    pairs, count = 0, len(job.dies(-1, "before"))
     for first in itertools.count():
         job.begin()
         names = job.dies(first, when)
@@ -149,7 +213,7 @@ def test_two_drivers_that_die_at_any_two_steps_are_followed_by_one_that_ends_exa
         if when == "torn" and not names[first].startswith(("append", "create_stream")):
             continue
         with job.kept() as again:
-            for second in itertools.count():
+            for second in seconds(first, count):
                 again()
                 others = job.dies(second, "before")
                 what = f"{when} step {first}, {names[-1]}; before step {second}, {others[-1]}"
@@ -157,12 +221,12 @@ def test_two_drivers_that_die_at_any_two_steps_are_followed_by_one_that_ends_exa
                 if second >= len(others):
                     break
                 pairs += 1
-    assert pairs > (300 if when == "before" else 30)
+    assert pairs > (80 if when == "before" else 10)
 
 
 def test_a_driver_that_a_newer_one_overtakes_at_any_step_changes_nothing_more(job: Job) -> None:
     names = job.dies(-1, "before")
-    claimed = next(at for at, name in enumerate(names) if "journal/1" in name)
+    claimed = next(at for at, name in enumerate(names) if "journal/" in name)
     stopped = 0
     for at in range(claimed + 1, len(names)):
         job.begin()
@@ -171,7 +235,9 @@ def test_a_driver_that_a_newer_one_overtakes_at_any_step_changes_nothing_more(jo
                 assert job.drive() == "Completed"
             except SupersededError:
                 stopped += 1
+        if at >= len(overtaken.names):   # its journal was written in fewer groups
+            continue
         step = f"before step {at}, {overtaken.names[at]}"
-        assert epochs(LocalStore(Path(job.spec.work))) == [1, 2], step
-        assert faults(job.items, job.place / "output", "both") == [], step
+        assert epochs(open_store(job.spec.work, Access())) == [1, 2], step
+        assert job.faults() == [], step
     assert stopped > 5
