@@ -6,11 +6,29 @@ from this file's own idea of what the scripts in `workload` do.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 SUCCESS = "_SUCCESS.json"
+
+
+@dataclass(frozen=True)
+class Item:
+    """What has a row of its own in the output: a file, or a row of a table.
+
+    Attributes:
+        name: As the output has it.
+        content: What it is.
+        where: As `errors.jsonl` names it.
+    """
+
+    name: str
+    content: bytes
+    where: dict[str, Any]
 
 
 def expected_row(name: str, content: bytes) -> bytes:
@@ -23,15 +41,28 @@ def is_poison(content: bytes) -> bool:
     return content.startswith(b"poison")
 
 
+def read_items(folder: Path, kind: str) -> list[Item]:
+    """Return the items of an input in the order that their rows must have."""
+    paths = sorted(folder.iterdir())
+    if kind != "table":
+        return [Item(path.name, path.read_bytes(), {"item": path.name}) for path in paths]
+    found = []
+    for path in paths:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            for at, row in enumerate(csv.DictReader(file)):
+                where = {"item": path.name, "rows": [at, at + 1]}
+                found.append(Item(row["name"], row["text"].encode(), where))
+    return found
+
+
 def expected_files(items: Path, kind: str) -> dict[str, bytes]:
     """Return name and content of every file that the output must have, but the two reports."""
-    contents = {path.name: path.read_bytes() for path in sorted(items.iterdir())}
     rows = {
-        name: expected_row(name, content)
-        for name, content in contents.items() if not is_poison(content)
+        item.name: expected_row(item.name, item.content)
+        for item in read_items(items, kind) if not is_poison(item.content)
     }
-    found = {} if kind == "files" else {"predictions.csv": b"".join(rows[n] for n in sorted(rows))}
-    if kind != "rows":
+    found = {} if kind == "files" else {"predictions.csv": b"".join(rows.values())}
+    if kind in ("files", "both"):
         found |= {f"out/{name}.txt": row for name, row in rows.items()}
     return found
 
@@ -42,13 +73,15 @@ def faults(items: Path, output: Path, kind: str) -> list[str]:
     Args:
         items: The folder of the input.
         output: The folder of the output.
-        kind: `rows` for one predictions file, `files` for a file per item, `both` for both.
+        kind: `rows` for one predictions file, `files` for a file per item, `both` for both;
+            `table` for one predictions file with a row for each row of the input's tables.
     """
     expected = expected_files(items, kind)
     found = {
         str(path.relative_to(output)): path for path in output.rglob("*") if path.is_file()
     }
-    poison = sorted(p.name for p in items.iterdir() if is_poison(p.read_bytes()))
+    read = read_items(items, kind)
+    poison = [item.where for item in read if is_poison(item.content)]
     reports = {SUCCESS, "errors.jsonl"} if poison else {SUCCESS}
     said = []
     for name in sorted({*expected, *reports} - {*found}):
@@ -61,28 +94,26 @@ def faults(items: Path, output: Path, kind: str) -> list[str]:
             said.append(f"{name}: {_difference(expected[name], content)}")
     if "errors.jsonl" in found:
         lines = found["errors.jsonl"].read_text().splitlines()
-        named = [json.loads(line)["item"] for line in lines]
+        errors = [json.loads(line) for line in lines]
+        named = [{key: line[key] for key in ("item", "rows") if key in line} for line in errors]
         if named != poison:
             said.append(f"errors.jsonl names {named}, not {poison}")
     if SUCCESS in found:
-        said += _wrong_report(json.loads(found[SUCCESS].read_bytes()), expected, items, poison)
+        report = json.loads(found[SUCCESS].read_bytes())
+        said += _wrong_report(report, expected, len(read), len(poison))
     return said
 
 
 def _wrong_report(
-    report: dict[str, object], expected: dict[str, bytes], items: Path, poison: list[str]
+    report: dict[str, Any], expected: dict[str, bytes], count: int, poison: int
 ) -> list[str]:
     counts = report["counts"]
-    assert isinstance(counts, dict)
-    count = len(list(items.iterdir()))
-    wanted = {"items": count, "items_ok": count - len(poison), "items_failed": len(poison)}
+    wanted = {"items": count, "items_ok": count - poison, "items_failed": poison}
     said = [
         f"{SUCCESS} counts {counts[name]} {name}, not {number}"
         for name, number in wanted.items() if counts[name] != number
     ]
-    files = report["files"]
-    assert isinstance(files, list)
-    named = {file["name"]: file["sha256"] for file in files}
+    named = {file["name"]: file["sha256"] for file in report["files"]}
     if named != {name: hashlib.sha256(data).hexdigest() for name, data in expected.items()}:
         said.append(f"{SUCCESS} has other files or checksums than the output must have")
     return said

@@ -7,7 +7,7 @@ import os
 import secrets
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -134,10 +134,10 @@ def _signal(processes: list[psutil.Process], number: signal.Signals) -> None:
 
 
 @contextlib.contextmanager
-def private_cluster() -> Iterator[Cluster]:
-    """Start a cluster for a while; its folders are removed with it."""
+def private_cluster(environment: Mapping[str, str]) -> Iterator[Cluster]:
+    """Start a cluster for a while, with these variables too; its folders are removed with it."""
     with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as folder:
-        os.environ.update(private_environment(Path(folder)))
+        os.environ.update({**private_environment(Path(folder)), **environment})
         cluster = Cluster()
         try:
             yield cluster

@@ -9,15 +9,31 @@ from pathlib import Path
 
 import pytest
 
+from tests import radosgw
+from tests.services import skip_without
+
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 def test_jobs_under_kills_of_workers_drivers_and_a_node_end_exact() -> None:
-    """In a process of its own, for a cluster takes hold of its process's environment."""
+    said = run_trials(first=8, count=2)
+    assert "rows on local" in said
+    assert "table on local" in said
+
+
+def test_a_job_on_s3_under_kills_and_failed_requests_ends_exact() -> None:
+    skip_without(radosgw.missing_program())
+    assert "files on s3 (with its input, 2% faults)" in run_trials(first=25, count=1)
+
+
+def run_trials(*, first: int, count: int) -> str:
+    """Run trials in a process of its own, whose environment the cluster takes hold of."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.chaos", "--trials", "3", "--from", "6", "--no-record"],
+        [sys.executable, "-m", "tests.chaos", "--trials", str(count), "--from", str(first),
+         "--no-record"],
         cwd=Path(__file__).parents[2], env={**os.environ, "PYTHONPATH": "src:."}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
     )
     assert done.returncode == 0, done.stdout
-    assert "3 of 3 outputs exact" in done.stdout
+    assert f"{count} of {count} outputs exact" in done.stdout
+    return done.stdout

@@ -40,6 +40,29 @@ def test_an_exact_output_has_no_fault(folders: tuple[Path, Path]) -> None:
     assert faults(*folders, "both") == []
 
 
+def test_each_row_of_a_table_is_an_item_and_poison_is_named_by_its_row(tmp_path: Path) -> None:
+    items, output = tmp_path / "items", tmp_path / "output"
+    items.mkdir()
+    output.mkdir()
+    (items / "b.csv").write_bytes('name,text\r\nr3,"größe\nzwei"\r\nr4,poison\r\n'.encode())
+    (items / "a.csv").write_bytes(b'\xef\xbb\xbfname,text\nr1,poison\nr2,"a ""b"", c"\n')
+    rows = [f"{name}={hashlib.sha256(text.encode()).hexdigest()}\n"
+            for name, text in (("r2", 'a "b", c'), ("r3", "größe\nzwei"))]
+    (output / "predictions.csv").write_text("".join(rows))
+    errors = [{"item": "a.csv", "rows": [0, 1]}, {"item": "b.csv", "rows": [1, 2]}]
+    (output / "errors.jsonl").write_text("".join(json.dumps(e) + "\n" for e in errors))
+    (output / "_SUCCESS.json").write_text(json.dumps({
+        "counts": {"items": 4, "items_ok": 2, "items_failed": 2},
+        "files": [{"name": "predictions.csv",
+                   "sha256": hashlib.sha256("".join(rows).encode()).hexdigest()}],
+    }))
+    assert faults(items, output, "table") == []
+    (output / "predictions.csv").write_text("".join(rows[::-1]))
+    assert any("out of order" in fault for fault in faults(items, output, "table"))
+    (output / "errors.jsonl").write_text(json.dumps(errors[0]) + "\n")
+    assert any("errors.jsonl names" in fault for fault in faults(items, output, "table"))
+
+
 def rewrite(name: str, change: Callable[[list[str]], list[str]]) -> Callable[[Path], None]:
     def to(output: Path) -> None:
         lines = (output / name).read_text().splitlines(keepends=True)

@@ -22,6 +22,7 @@ import psutil
 from inferay.engine.batch.spec import JobSettings, JobSpec, WorkerSpec
 from tests.chaos.checker import faults
 from tests.chaos.cluster import Cluster
+from tests.chaos.far import Far
 from tests.chaos.workload import CALL_BYTES, SCRIPTS, Fault, Plan
 
 #: A trial that takes longer is stuck.
@@ -48,6 +49,7 @@ class Verdict:
         log: What happened when, for a person.
         seconds: From the first driver's start to the last one's end.
         redone: Items scored more than once.
+        far_faults: Requests to S3 that met a fault.
     """
 
     plan: Plan
@@ -56,13 +58,23 @@ class Verdict:
     log: list[str] = field(default_factory=list)
     seconds: float = 0.0
     redone: int = 0
+    far_faults: int = 0
 
 
 class Trial:
-    """A trial in a folder of its own; `run` is called once."""
+    """A trial in a folder of its own; `run` is called once.
 
-    def __init__(self, cluster: Cluster, plan: Plan, folder: Path) -> None:
+    Args:
+        cluster: Where its workers run.
+        plan: What it is.
+        folder: For what it needs on this machine.
+        far: S3, if the plan wants it.
+    """
+
+    def __init__(self, cluster: Cluster, plan: Plan, folder: Path, far: Far | None = None) -> None:
         self._cluster, self._plan, self._folder = cluster, plan, folder
+        self._far = far if plan.storage == "s3" else None
+        self._prefix = f"trial-{plan.seed}"
         self._calls = folder / "calls"
         self._output = folder / "output"
         self._verdict = Verdict(plan)
@@ -73,11 +85,14 @@ class Trial:
     def run(self) -> Verdict:
         """Run it; blocks; never raises for what the job does."""
         spec = self._write()
+        far_faults = self._far.faults if self._far else 0
+        if self._far:
+            self._far.misbehave(self._plan.fault_rate, self._plan.seed)
         self._began_s = time.monotonic()
         self._start_driver(spec)
         due = list(self._plan.faults)
         while not self._is_over(spec):
-            if due and self._progress() >= due[0].at and self._strike(due[0], spec):
+            if due and self._is_as_far_as(due[0].at) and self._strike(due[0], spec):
                 due.pop(0)
             self._thaw()
             if time.monotonic() - self._began_s > TRIAL_S:
@@ -85,25 +100,28 @@ class Trial:
                 break
             time.sleep(LOOK_S)
         self._verdict.seconds = time.monotonic() - self._began_s
+        if self._far:
+            self._verdict.far_faults = self._far.faults - far_faults
         self._end()
         return self._verdict
 
     # -- inside
 
     def _write(self) -> Path:
-        self._plan.write_input(self._folder / "items")
         (self._folder / "code").mkdir()
         (self._folder / "code" / "score.py").write_text(SCRIPTS[self._plan.script])
         self._calls.touch()
-        is_rows = self._plan.script == "rows"
+        is_table = self._plan.script == "table"
+        size = self._plan.mini_batch_size
         spec = JobSpec(
-            name=f"chaos-{self._plan.seed}", input=str(self._folder / "items"),
-            input_type="uri_folder", output=str(self._output), work=str(self._folder / "work"),
+            name=f"chaos-{self._plan.seed}", input=self._write_input(), input_type="uri_folder",
+            output=self._place("output"), work=self._place("work"),
             logs=str(self._folder / "logs"), code=str(self._folder / "code"),
             scoring_script="score.py", workers=WorkerSpec(count=self._plan.workers),
             settings=JobSettings(
-                mini_batch_size=self._plan.mini_batch_size, max_retries=1, timeout_s=30.0,
-                output_action="append_row" if is_rows else "summary_only",
+                mini_batch_size=f"{size} rows" if is_table else size, max_retries=1, timeout_s=30.0,
+                split="rows" if is_table else "file", table="pandas" if is_table else "",
+                output_action="summary_only" if self._plan.script == "files" else "append_row",
                 environment_variables={
                     "CALLS": str(self._calls), "NAP_S": str(self._plan.nap_s),
                 },
@@ -112,6 +130,19 @@ class Trial:
         path = self._folder / "spec.json"
         path.write_bytes(spec.to_bytes())
         return path
+
+    def _write_input(self) -> str:
+        items = self._folder / "items"
+        self._plan.write_input(items)
+        if self._far is None or not self._plan.has_far_input:
+            return str(items)
+        self._far.upload(items, f"{self._prefix}/items")
+        return self._far.uri(f"{self._prefix}/items")
+
+    def _place(self, name: str) -> str:
+        if self._far is None:
+            return str(self._folder / name)
+        return self._far.uri(f"{self._prefix}/{name}")
 
     def _start_driver(self, spec: Path) -> None:
         with open(self._folder / "driver.log", "ab") as log:
@@ -122,24 +153,31 @@ class Trial:
             ))
 
     def _is_over(self, spec: Path) -> bool:
-        """Return whether the last driver has ended the job; start the next one if it was killed."""
-        code = self._drivers[-1].poll()
-        if code is None:
+        """Return whether the last driver has ended the job; start the next one if it was killed.
+
+        One that was frozen before it claimed the job may come back and claim it after a later one.
+        """
+        *earlier, code = (driver.poll() for driver in self._drivers)
+        if code is None or (code == SUPERSEDED and None in earlier):
             return False
         if code < 0:
             self._say(f"driver {len(self._drivers)} is followed by another one")
             self._start_driver(spec)
             return False
-        if code:
+        if code and (code != SUPERSEDED or 0 not in earlier):
             self._verdict.wrong.append(f"driver {len(self._drivers)} ended with exit code {code}")
         return True
 
-    def _progress(self) -> float:
-        """Return the share of items scored; 1 only when the output begins to appear."""
+    def _is_as_far_as(self, share: float) -> bool:
+        """Return whether this share of items is scored; 1 is when the output begins to appear."""
         scored = self._calls.stat().st_size // CALL_BYTES
-        if scored and self._output.exists() and any(self._output.iterdir()):
-            return 1.0
-        return min(scored / self._plan.items, 0.999)
+        is_scored = scored >= share * (self._plan.items - self._plan.poison)
+        return is_scored and (share < 1.0 or self._has_output())
+
+    def _has_output(self) -> bool:
+        if self._far is not None:
+            return self._far.has(f"{self._prefix}/output")
+        return self._output.exists() and any(self._output.iterdir())
 
     def _strike(self, fault: Fault, spec: Path) -> bool:
         """Let the fault happen; False if there is nothing to strike just now."""
@@ -236,6 +274,8 @@ class Trial:
         self._verdict.redone = (
             self._calls.stat().st_size // CALL_BYTES - self._plan.items + self._plan.poison
         )
+        if self._far is not None:
+            self._far.download(f"{self._prefix}/output", self._output)
         self._verdict.wrong += faults(self._folder / "items", self._output, self._plan.script)
 
     def _wait_for_end_of_workers(self) -> list[str]:
