@@ -7,6 +7,8 @@ and the outcome as plain lines; the exit code is 0 only for Completed.
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import signal
 import sys
 import threading
@@ -15,6 +17,7 @@ from pathlib import Path
 from inferay.engine.batch.driver import Interrupted, Result
 from inferay.engine.batch.journal import SupersededError
 from inferay.engine.batch.spec import JobSpec
+from inferay.engine.storage import Access, redacted
 from inferay.errors import (
     EXIT_CODES,
     EXIT_INTERRUPTED,
@@ -33,9 +36,11 @@ def main(arguments: list[str] | None = None) -> int:
     run = commands.add_parser("run", help="run the job that SPEC describes")
     run.add_argument("spec", type=Path)
     run.add_argument("--epoch", type=int, help="claim exactly this epoch")
+    run.add_argument("--access", type=Path, help="file with the credentials of storage")
     options = parser.parse_args(arguments)
     try:
         spec = _read(options.spec)
+        access = _read_access(options.access)
     except InferayError as error:
         print(error.message, file=sys.stderr)
         return exit_code(error)
@@ -45,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"cannot write the job's log: {error}", file=sys.stderr)
         return EXIT_CODES[InvalidInput]
     with log:
-        return _run(spec, options.epoch)
+        return _run(spec, options.epoch, access)
 
 
 def _read(path: Path) -> JobSpec:
@@ -59,14 +64,23 @@ def _read(path: Path) -> JobSpec:
     return loaded.spec
 
 
-def _run(spec: JobSpec, epoch: int | None) -> int:
+def _read_access(path: Path | None) -> Access:
+    if path is None:
+        return Access.from_environment(os.environ)
+    try:
+        return Access.from_dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"cannot read the access to storage {path}: {error}") from None
+
+
+def _run(spec: JobSpec, epoch: int | None, access: Access) -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     from inferay.engine.batch.runner import run  # Ray takes a second: not for a wrong spec
 
-    print(f"job {spec.name}: {spec.input} -> {spec.output}", flush=True)
+    print(f"job {spec.name}: {redacted(spec.input)} -> {spec.output}", flush=True)
     try:
-        result = run(spec, epoch=epoch, is_stopped=stop.is_set)
+        result = run(spec, epoch=epoch, is_stopped=stop.is_set, access=access)
     except (Interrupted, SupersededError) as error:
         print(f"job {spec.name}: {error.message}", flush=True)
         return EXIT_INTERRUPTED

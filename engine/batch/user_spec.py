@@ -25,7 +25,8 @@ from inferay.engine.batch.split.declared import resolve_split
 from inferay.engine.resources import BatchDeployment, Environment, Model, is_local_path, load
 from inferay.engine.resources.fields import FilledText, Name
 from inferay.engine.resources.instance_types import gpu_share, instance_type
-from inferay.engine.storage import is_remote, redacted, resolve
+from inferay.engine.storage import Access, is_remote, redacted, resolve
+from inferay.engine.storage.download import cached
 from inferay.errors import InvalidInput
 
 #: Where Ray unpacks the working directory of a job; it is deleted with the job.
@@ -70,16 +71,16 @@ def read_user_spec(path: Path, environ: Mapping[str, str] | None = None) -> Load
     name = job.job_name or str(uuid.uuid4())
     if job.code_configuration is None:
         raise InvalidInput(f"{path}: code_configuration: missing; a job needs a scoring script")
-    source = _resolve(job.input, base, workspace)
-    if not source.exists():
-        raise InvalidInput(f"{path}: input: {source} does not exist", code="InputMissing")
-    kind = job.input_type or ("uri_folder" if source.is_dir() else "uri_file")
-    if kind not in ("uri_file", "uri_folder") or (kind == "uri_folder") != source.is_dir():
-        raise InvalidInput(f"{path}: input_type: {source} is no {kind}")
+    source, kind = _input(job, base, workspace, path)
     output, work, logs = _places(job, base, workspace, name, path)
     check_format(job.settings.output_file_name)
-    code = Path(job.code_configuration.code)
-    model = _model_path(job, path)
+    code = _fetched(job.code_configuration.code, workspace, environ)
+    if not (code / job.code_configuration.scoring_script).is_file():
+        raise InvalidInput(
+            f"{path}: scoring_script: {job.code_configuration.code} has no "
+            f"{job.code_configuration.scoring_script}"
+        )
+    model = _model_path(job, path, workspace, environ)
     settings = job.settings
     frozen = resolve_split(JobSettings(
         mini_batch_size=settings.mini_batch_size,
@@ -92,7 +93,7 @@ def read_user_spec(path: Path, environ: Mapping[str, str] | None = None) -> Load
     ), settings.split, code / job.code_configuration.scoring_script)
     environment = job.environment if isinstance(job.environment, Environment) else None
     spec = JobSpec(
-        name=name, input=str(source), input_type=kind, output=output,
+        name=name, input=source, input_type=kind, output=output,
         work=work, logs=str(logs), code=str(code),
         scoring_script=job.code_configuration.scoring_script,
         model=str(model) if model else "", settings=frozen, workers=_workers(job),
@@ -104,6 +105,24 @@ def read_user_spec(path: Path, environ: Mapping[str, str] | None = None) -> Load
         },
     )
     return LoadedSpec(spec, loaded.warnings)
+
+
+def _input(job: BatchJob, base: Path, workspace: Workspace, path: Path) -> tuple[str, str]:
+    """Return the input's path or URI, and `uri_file` or `uri_folder`."""
+    source = _resolve_uri(job.input, base, workspace)
+    if is_remote(source):
+        is_web = not source.startswith("s3://")
+        kind = job.input_type or ("uri_file" if is_web else "uri_folder")
+        if kind not in ("uri_file", "uri_folder") or (is_web and kind == "uri_folder"):
+            raise InvalidInput(f"{path}: input_type: {redacted(source)} is no {kind}")
+        return source, kind
+    if not os.path.exists(source):
+        raise InvalidInput(f"{path}: input: {source} does not exist", code="InputMissing")
+    is_folder = os.path.isdir(source)
+    kind = job.input_type or ("uri_folder" if is_folder else "uri_file")
+    if kind not in ("uri_file", "uri_folder") or (kind == "uri_folder") != is_folder:
+        raise InvalidInput(f"{path}: input_type: {source} is no {kind}")
+    return source, kind
 
 
 def _places(
@@ -136,13 +155,6 @@ def _places(
     return output, f"{kept}/work", folder / "logs"
 
 
-def _resolve(value: str, base: Path, workspace: Workspace) -> Path:
-    found = _resolve_uri(value, base, workspace)
-    if is_remote(found):
-        raise InvalidInput(f"{found}: only local paths and datastores are supported")
-    return Path(found)
-
-
 def _resolve_uri(value: str, base: Path, workspace: Workspace) -> str:
     if is_local_path(value):
         value = os.path.normpath(base / value.removeprefix("file://").removeprefix("file:"))
@@ -150,9 +162,21 @@ def _resolve_uri(value: str, base: Path, workspace: Workspace) -> str:
     return resolve(value, {name: str(workspace.datastores / name) for name in names})
 
 
-def _model_path(job: BatchJob, path: Path) -> Path | None:
+def _fetched(uri: str, workspace: Workspace, environ: Mapping[str, str] | None) -> Path:
+    """Return a local path as it is, and a remote file or folder as a copy on this machine."""
+    if is_local_path(uri):
+        return Path(uri)
+    access = Access.from_environment(os.environ if environ is None else environ)
+    return cached(resolve(uri, {}), access, workspace.assets / "fetched")
+
+
+def _model_path(
+    job: BatchJob, path: Path, workspace: Workspace, environ: Mapping[str, str] | None
+) -> Path | None:
     if job.model is None:
         return None
+    if isinstance(job.model, Model) and is_remote(job.model.path):
+        return _fetched(job.model.path, workspace, environ)
     if not isinstance(job.model, Model) or not is_local_path(job.model.path):
         shown: Any = job.model if isinstance(job.model, str) else job.model.path
         raise InvalidInput(

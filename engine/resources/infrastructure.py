@@ -34,7 +34,7 @@ Tier = Annotated[
 _NEEDED: Mapping[str, tuple[str, ...]] = {
     "local": ("path",),
     "azure_blob": ("account_name", "container_name"),
-    "s3": ("bucket_name",),
+    "s3": ("bucket",),
 }
 
 
@@ -56,6 +56,8 @@ class Datastore(Entity):
 
     Attributes:
         path: The folder of a local datastore, on the server's machine.
+        bucket: The bucket of an S3 datastore; its paths begin at `prefix` in it.
+        endpoint_url: Of an S3 service that is not AWS's.
     """
 
     NO_EFFECT: ClassVar[frozenset[str]] = frozenset(
@@ -73,7 +75,9 @@ class Datastore(Entity):
     container_name: FilledText | None = None
     endpoint: FilledText | None = None
     protocol: FilledText | None = None
-    bucket_name: FilledText | None = None
+    bucket: FilledText | None = None
+    prefix: FilledText | None = None
+    endpoint_url: FilledText | None = None
     region: FilledText | None = None
     credentials: DatastoreCredentials | None = None
 

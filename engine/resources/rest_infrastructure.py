@@ -66,7 +66,9 @@ class DatastoreProperties(Body):
     container_name: FilledText | None = None
     endpoint: FilledText | None = None
     protocol: FilledText | None = None
-    bucket_name: FilledText | None = None
+    bucket: FilledText | None = None
+    prefix: FilledText | None = None
+    endpoint_url: FilledText | None = None
     region: FilledText | None = None
 
 
@@ -137,7 +139,9 @@ _DATASTORE_FIELDS = {
     "containerName": "container_name",
     "endpoint": "endpoint",
     "protocol": "protocol",
-    "bucketName": "bucket_name",
+    "bucket": "bucket",
+    "prefix": "prefix",
+    "endpointUrl": "endpoint_url",
     "region": "region",
 }
 

@@ -60,6 +60,15 @@ class Workspace:
         return self.secrets / "ray_token"
 
     @property
+    def storage_key(self) -> Path:
+        """File with the key that the credentials of datastores are encrypted with."""
+        return self.secrets / "storage_key"
+
+    def access_file(self, job_name: str) -> Path:
+        """Return where a job's driver finds the credentials of the datastores that it uses."""
+        return self.secrets / "access" / f"{job_name}.json"
+
+    @property
     def ca_certificate(self) -> Path:
         """Certificate of the local CA: what a client has to trust."""
         return self.home / "tls" / "ca.pem"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 import threading
@@ -24,6 +25,7 @@ from inferay.control.tokens import ensure_admin
 from inferay.engine.batch.driver import Driver, Interrupted
 from inferay.engine.batch.journal import SupersededError
 from inferay.engine.batch.pool import LocalPool
+from inferay.engine.storage import Access
 from inferay.errors import Unavailable
 from inferay.jobs.folder import read_frozen
 
@@ -55,8 +57,14 @@ class ThreadJobs:
         self.submitted.append(submission_id)
         self.known[submission_id] = "alive"
         words = shlex.split(entrypoint)
-        spec, epoch = Path(words[words.index("run") + 1]), int(words[-1])
-        thread = threading.Thread(target=self._drive, args=(submission_id, spec, epoch))
+        options = dict(itertools.pairwise(words))
+        access = Access()
+        if "--access" in options:
+            access = Access.from_dict(json.loads(Path(options["--access"]).read_bytes()))
+        thread = threading.Thread(
+            target=self._drive,
+            args=(submission_id, Path(options["run"]), int(options["--epoch"]), access),
+        )
         self._threads.append(thread)
         thread.start()
 
@@ -88,9 +96,9 @@ class ThreadJobs:
         if self.is_away:
             raise Unavailable("Ray does not answer", code="RayUnavailable")
 
-    def _drive(self, key: str, spec: Path, epoch: int) -> None:
+    def _drive(self, key: str, spec: Path, epoch: int, access: Access) -> None:
         try:
-            Driver(read_frozen(spec), LocalPool, epoch, self._is_ended.is_set).run()
+            Driver(read_frozen(spec), LocalPool, epoch, self._is_ended.is_set, access).run()
         except (Interrupted, SupersededError):
             pass
         finally:

@@ -32,7 +32,7 @@ def fake_run(monkeypatch: pytest.MonkeyPatch, outcome: Result | Exception) -> li
     """Let the engine end with this; return what it is called with."""
     calls: list[Any] = []
 
-    def run(spec: JobSpec, *, epoch: int | None, is_stopped: Any) -> Result:
+    def run(spec: JobSpec, *, epoch: int | None, is_stopped: Any, access: Any) -> Result:
         calls.append((spec, epoch))
         if isinstance(outcome, Exception):
             raise outcome

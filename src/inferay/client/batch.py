@@ -71,7 +71,8 @@ class BatchEndpoints(Named[BatchEndpoint]):
 
         Args:
             name: The endpoint.
-            input: A local file or folder, `azureml:DATA:VERSION`, or an `azureml://` path.
+            input: A local file or folder, `azureml:DATA:VERSION`, an `azureml://` path, `s3://…`
+                or `https://…`.
             input_type: `uri_file` or `uri_folder`; by default what the local path is, else
                 a folder.
             output_path: A folder, or an `azureml://` path; by default the job's own place.
@@ -121,7 +122,8 @@ class BatchEndpoints(Named[BatchEndpoint]):
             )
         kind = kinds[input_type]
         if not is_local_path(value):
-            return value, kind or "UriFolder"
+            is_web = value.lower().startswith(("https://", "http://"))
+            return value, kind or ("UriFile" if is_web else "UriFolder")
         path = Path(value.removeprefix("file://").removeprefix("file:")).absolute()
         if not path.exists():
             raise InvalidInput(

@@ -14,11 +14,12 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from inferay.config import ARTIFACT_DATASTORE
+from inferay.control import storage
 from inferay.control.context import Context
 from inferay.control.operations import Steps, begin
 from inferay.control.tables import Asset, Operation, now
@@ -36,8 +37,9 @@ from inferay.engine.resources import (
     parse_reference,
     to_rest,
 )
-from inferay.engine.storage import is_remote, resolve
-from inferay.errors import Conflict, InferayError, InvalidInput, NotAuthorized, NotFound, nearest
+from inferay.engine.storage import is_remote
+from inferay.engine.storage.download import download
+from inferay.errors import Conflict, InferayError, InvalidInput, NotFound, nearest
 
 #: The entity of each kind, and the property that says where its content is.
 KINDS: Mapping[str, tuple[type[AssetEntity], str | None]] = {
@@ -72,11 +74,9 @@ def put_asset(
     properties: dict[str, Any] = to_rest(entity)["properties"]   # type: ignore[assignment]
     path = None
     if uri_field is not None:
-        path = local_path(context, session, who, properties[uri_field])
-        if not os.path.exists(path):
-            raise InvalidInput(f"{uri_field}: {path} does not exist", target=uri_field)
-        if not (path.is_file() or path.is_dir()):
-            raise InvalidInput(f"{uri_field}: {path} is no file or folder", target=uri_field)
+        path = storage.resolve_uri(context, session, who, properties[uri_field])
+        if not is_remote(path):
+            _check_local(path, uri_field)
     version = version or next_version(session, kind, name)
     row = find_version(session, kind, name, version)
     if row is not None and row.state != "Failed":
@@ -89,7 +89,7 @@ def put_asset(
         )
     row = row or Asset(kind=kind, name=name, version=version)
     row.properties = properties
-    row.path = None if path is None else str(path)
+    row.path = path
     row.state = "Creating"
     row.error = None
     session.add(row)
@@ -98,32 +98,11 @@ def put_asset(
     return row, True
 
 
-def local_path(context: Context, session: Session, who: Principal, uri: str) -> Path:
-    """Return the local path of a URI in a request.
-
-    A plain path is read for an admin; for any other token only below a datastore's folder, and not
-    below the one that holds the logs and the work of every job.
-
-    Raises:
-        NotAuthorized: This token may not name it.
-        InvalidInput: It is no path that can be read here.
-    """
-    folders = context.datastore_folders(session)
-    found = resolve(uri, {name: str(folder) for name, folder in folders.items()})
-    if is_remote(found):
-        raise InvalidInput(f"{found}: only local paths and datastores are supported", target=uri)
-    path = Path(found)
-    if who.role != "admin":
-        real = Path(os.path.realpath(path))
-        private = os.path.realpath(context.workspace.datastores / ARTIFACT_DATASTORE)
-        roots = [os.path.realpath(folder) for folder in folders.values()]
-        if real.is_relative_to(private) or not any(real.is_relative_to(root) for root in roots):
-            raise NotAuthorized(
-                f"the token '{who.name}' of role {who.role} may only name paths in a datastore, "
-                f"and none in {ARTIFACT_DATASTORE}",
-                code="Forbidden", target=uri,
-            )
-    return path
+def _check_local(path: str, field: str) -> None:
+    if not os.path.exists(path):
+        raise InvalidInput(f"{field}: {path} does not exist", target=field)
+    if not (os.path.isfile(path) or os.path.isdir(path)):
+        raise InvalidInput(f"{field}: {path} is no file or folder", target=field)
 
 
 def find_version(session: Session, kind: str, name: str, version: str) -> Asset | None:
@@ -187,13 +166,17 @@ def _snapshot(context: Context, operation: Operation) -> None:
         row = session.get_one(Asset, operation.payload["asset"])
     if row.kind not in SNAPSHOTS or row.path is None or row.content_hash is not None:
         return
-    source = Path(row.path)
+    source = Path(urlsplit(row.path).path if is_remote(row.path) else row.path)
     aside = context.workspace.assets / f".{operation.id}"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
     copy = aside / (source.name or "content")
     try:
-        if source.is_dir():
+        if is_remote(row.path):
+            with context.database.read() as session:
+                access = storage.access_to(context, session, [row.path])
+            download(row.path, access, copy)
+        elif source.is_dir():
             shutil.copytree(source, copy, ignore=LEFT_OUT)
         else:
             shutil.copy2(source, copy)
@@ -241,10 +224,13 @@ def _on_failure(session: Session, operation: Operation, error: InferayError) -> 
         row.state, row.error = "Failed", error.as_dict()
 
 
-def _same(row: Asset, properties: dict[str, Any], path: Path | None) -> bool:
+def _same(row: Asset, properties: dict[str, Any], path: str | None) -> bool:
+    """Return whether a version is what is registered again; a URI is not read anew."""
     if row.properties != properties:
         return False
-    return row.content_hash is None or path is None or _hash_of_copy(path) == row.content_hash
+    if row.content_hash is None or path is None or is_remote(path):
+        return True
+    return _hash_of_copy(Path(path)) == row.content_hash
 
 
 def _hash_of_copy(path: Path) -> str:

@@ -6,14 +6,11 @@ import glob
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import psutil
-from sqlalchemy.orm import Session
 
 from inferay.config import Workspace
 from inferay.control.database import Database
-from inferay.control.tables import Datastore
 from inferay.engine.batch.memory import machine_bytes
 from inferay.jobs.ray_jobs import RayJobs
 
@@ -67,10 +64,3 @@ class Context:
     ray: Callable[[], RayJobs]
     checkpoint: Callable[[str], None] = lambda name: None
     wake: threading.Event = field(default_factory=threading.Event)
-
-    def datastore_folders(self, session: Session) -> dict[str, Path]:
-        """Return the folders of the datastores of type local, by name."""
-        return {
-            store.name: Path(store.properties["path"]) for store in session.query(Datastore)
-            if store.properties.get("datastoreType") == "Local"
-        }

@@ -9,7 +9,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from inferay.config import ARTIFACT_DATASTORE, BLOB_DATASTORE, Workspace
-from inferay.control import assets
+from inferay.control import assets, storage
 from inferay.control.context import Context
 from inferay.control.notices import deployment_notices
 from inferay.control.operations import Steps, begin
@@ -114,18 +114,20 @@ def put_compute(session: Session, name: str, body: Mapping[str, Any]) -> tuple[C
     return row, is_new
 
 
-def put_datastore(session: Session, name: str, body: Mapping[str, Any]) -> tuple[Datastore, bool]:
-    """Create or replace a datastore of type local.
+def put_datastore(
+    context: Context, session: Session, name: str, body: Mapping[str, Any]
+) -> tuple[Datastore, bool]:
+    """Create or replace a datastore of type local or s3.
 
     Raises:
         InvalidInput: The name or the body is wrong, or its type is not supported.
-        Conflict: It is one of the workspace's own.
+        Conflict: It is one of the workspace's own, or another one has the same bucket and prefix.
     """
     entity = from_rest(DatastoreEntity, name, body)
-    if entity.type != "local":
+    if entity.type not in ("local", "s3"):
         raise InvalidInput(
             f"type: datastores of type {entity.type} are not supported; use type: local with a "
-            "path",
+            "path, or type: s3 with a bucket",
             target="/properties/datastoreType",
         )
     row = session.get(Datastore, name)
@@ -134,6 +136,9 @@ def put_datastore(session: Session, name: str, body: Mapping[str, Any]) -> tuple
     is_new = row is None
     row = row or Datastore(name=name)
     row.properties = _properties(entity)
+    if entity.type == "s3":
+        storage.check_place(session, name, row.properties)
+    row.secrets = storage.seal_secrets(context.workspace, entity)
     session.add(row)
     return row, is_new
 

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from inferay.control import assets
+from inferay.control import assets, storage
 from inferay.control.context import Context
 from inferay.control.endpoints import get_deployment, get_endpoint
 from inferay.control.notices import check_ready, environment_of, packages_of, workers_of
@@ -23,7 +23,7 @@ from inferay.engine.batch.formats import check_format
 from inferay.engine.batch.output import check_free
 from inferay.engine.batch.spec import JobSettings, JobSpec, Redrive, hash_of
 from inferay.engine.batch.split.declared import resolve_split
-from inferay.engine.batch.store import LocalStore
+from inferay.engine.batch.store import LocalStore, open_store
 from inferay.engine.resources import (
     BatchDeployment,
     BatchJobBody,
@@ -34,7 +34,8 @@ from inferay.engine.resources import (
     is_datastore_path,
     parse_body,
 )
-from inferay.engine.storage import is_uri
+from inferay.engine.storage import is_remote, is_uri, redacted
+from inferay.engine.storage.download import check_kind
 from inferay.errors import Conflict, InvalidInput, NotAuthorized, NotFound
 from inferay.jobs.folder import JobFolder
 from inferay.jobs.ray_jobs import check_name
@@ -106,7 +107,7 @@ def invoke(
 
 def add_job(
     context: Context, session: Session, who: Principal, name: str, request: dict[str, Any],
-    properties: BatchJobProperties, source: tuple[Path, str], redrive: Redrive | None = None,
+    properties: BatchJobProperties, source: tuple[str, str], redrive: Redrive | None = None,
 ) -> Invoked:
     """Add a job, whose name is free, in the caller's transaction.
 
@@ -117,7 +118,7 @@ def add_job(
         name: The job's name.
         request: What was asked for, with the endpoint and the deployment.
         properties: The same, parsed.
-        source: Path of the input, and `uri_file` or `uri_folder`.
+        source: Path or URI of the input, and `uri_file` or `uri_folder`.
         redrive: Whose failed items the job scores.
 
     Raises:
@@ -132,21 +133,22 @@ def add_job(
         properties,
     )
     output = _output(context, session, who, properties, name)
-    if output == source[0] or output.is_relative_to(source[0]):
+    if output == source[0] or output.startswith(f"{source[0].rstrip('/')}/"):
         raise InvalidInput(f"the output {output} lies in the input", target="outputData")
     spec, notices = _spec(context, session, entity, name, source, output)
     spec = replace(spec, redrive=redrive)
     check_format(spec.settings.output_file_name)
-    check_free(LocalStore(output), spec.settings.output_file_name, str(output))
-    live = session.scalar(select(Job).where(Job.output == str(output), Job.ended_at.is_(None)))
+    if not is_remote(output):   # `check_remote` has looked already, without a transaction
+        check_free(LocalStore(Path(output)), spec.settings.output_file_name, output)
+    live = session.scalar(select(Job).where(Job.output == output, Job.ended_at.is_(None)))
     if live is not None:
         raise Conflict(
             f"job {live.name} is writing to {output}; choose another output path",
-            code="OutputExists", target=str(output),
+            code="OutputExists", target=output,
         )
     job = Job(
         name=name, endpoint=endpoint, deployment=wanted, request=request,
-        spec=_spec_json(spec), output=str(output), status=JobStatus.NOT_STARTED,
+        spec=_spec_json(spec), output=output, status=JobStatus.NOT_STARTED,
     )
     session.add(job)
     begin(session, "job.start", f"jobs/{name}", {"name": name})
@@ -206,8 +208,8 @@ def _effective(entity: BatchDeployment, job: BatchJobProperties) -> BatchDeploym
 
 def _input(
     context: Context, session: Session, who: Principal, job: BatchJobProperties
-) -> tuple[Path, str]:
-    """Return the path of the one data input, and `uri_file` or `uri_folder`."""
+) -> tuple[str, str]:
+    """Return the path or URI of the one data input, and `uri_file` or `uri_folder`."""
     given = {k: v for k, v in job.input_data.items() if v.job_input_type != "Literal"}
     if len(given) != 1 or len(given) != len(job.input_data):
         raise InvalidInput(
@@ -221,10 +223,22 @@ def _input(
     uri, is_folder = one.uri, one.job_input_type in _FOLDERS
     if is_uri(uri) and uri.startswith("azureml:") and not is_datastore_path(uri):
         asset = assets.find(session, "data", uri)
-        uri, is_folder = str(asset.path), asset.properties.get("dataType") != "uri_file"
-        path = Path(uri)
+        found, is_folder = str(asset.path), asset.properties.get("dataType") != "uri_file"
     else:
-        path = assets.local_path(context, session, who, uri)
+        found = storage.resolve_uri(context, session, who, uri)
+    if is_remote(found):
+        if is_folder and not found.startswith("s3://"):
+            raise InvalidInput(
+                f"the input {redacted(found)} is a folder, and http has none to list; give the "
+                "URI of one file and --input-type uri_file",
+                target=target,
+            )
+    else:
+        _check_local_input(Path(found), is_folder, target)
+    return found, "uri_folder" if is_folder else "uri_file"
+
+
+def _check_local_input(path: Path, is_folder: bool, target: str) -> None:
     if not os.path.exists(path):
         raise InvalidInput(f"the input {path} does not exist", code="InputMissing", target=target)
     if is_folder != path.is_dir():
@@ -236,37 +250,74 @@ def _input(
         )
     if not os.access(path, os.R_OK | (os.X_OK if is_folder else 0)):
         raise InvalidInput(f"the input {path} cannot be read: permission denied", target=target)
-    return path, "uri_folder" if is_folder else "uri_file"
 
 
 def _output(
     context: Context, session: Session, who: Principal, job: BatchJobProperties, name: str
-) -> Path:
+) -> str:
     if not job.output_data:
-        return context.workspace.output_folder(name)
+        return str(context.workspace.output_folder(name))
     if len(job.output_data) > 1:
         raise InvalidInput("outputData: expected one output", target="/properties/outputData")
     (key, one), = job.output_data.items()
     if one.uri is None:
-        return context.workspace.output_folder(name)
-    path = assets.local_path(context, session, who, one.uri)
+        return str(context.workspace.output_folder(name))
+    found = storage.resolve_uri(context, session, who, one.uri)
+    if not is_remote(found):
+        _check_local_output(Path(found), f"/properties/outputData/{key}/uri")
+    elif not found.startswith("s3://"):
+        raise InvalidInput(
+            f"the output path {redacted(found)} cannot be written over http; give a folder, "
+            "s3://BUCKET/PATH or azureml://datastores/NAME/paths/PATH",
+            target=f"/properties/outputData/{key}/uri",
+        )
+    return found
+
+
+def _check_local_output(path: Path, target: str) -> None:
     existing = next(parent for parent in (path, *path.parents) if os.path.exists(parent))
     if not existing.is_dir():
         raise Conflict(
             f"the output path {existing} is a file; give a folder", code="OutputExists",
-            target=f"/properties/outputData/{key}/uri",
+            target=target,
         )
     if not os.access(existing, os.W_OK | os.X_OK):
         raise InvalidInput(
             f"the output path {path} cannot be written: permission denied at {existing}",
-            target=f"/properties/outputData/{key}/uri",
+            target=target,
         )
-    return path
+
+
+def check_remote(
+    context: Context, who: Principal, endpoint: str, body: Mapping[str, Any],
+    deployment: str | None, request_id: str | None,
+) -> None:
+    """Look at an invocation's remote input and output, before the transaction that adds the job.
+
+    Raises:
+        As `invoke`, and what reading there raises.
+    """
+    job = parse_body(BatchJobBody, body).properties
+    with context.database.read() as session:
+        row = get_endpoint(session, endpoint)
+        name = job.name or _name_of(request_id) or ""
+        wanted = deployment or (row.properties.get("defaults") or {}).get("deploymentName")
+        if wanted is None or session.get(Job, name) is not None:
+            return   # a repeat is answered with its job, whatever became of the input since
+        chosen = get_deployment(session, endpoint, wanted)
+        source, kind = _input(context, session, who, job)
+        output = _output(context, session, who, job, name)
+        access = storage.access_to(context, session, [source, output])
+    if is_remote(source):
+        check_kind(source, access, kind)
+    if is_remote(output):
+        rows = job.output_file_name or chosen.properties.get("outputFileName", "predictions.csv")
+        check_free(open_store(output, access), rows, output)
 
 
 def _spec(
     context: Context, session: Session, entity: BatchDeployment, name: str,
-    source: tuple[Path, str], output: Path,
+    source: tuple[str, str], output: str,
 ) -> tuple[JobSpec, list[str]]:
     code = entity.code_configuration
     if code is None:
@@ -287,7 +338,7 @@ def _spec(
     ), entity.settings.split, Path(_path(code_row), code.scoring_script))
     folder = JobFolder(context.workspace.job_folder(name))
     spec = JobSpec(
-        name=name, input=str(source[0]), input_type=source[1], output=str(output),
+        name=name, input=source[0], input_type=source[1], output=output,
         work=str(folder.work.root), logs=str(folder.logs), code=_path(code_row),
         scoring_script=code.scoring_script,
         model=_path(model) if model else "",

@@ -18,8 +18,9 @@ from sqlalchemy.orm import Session
 
 from inferay.control.context import Context
 from inferay.control.operations import Steps, begin
+from inferay.control.storage import access_of, access_to, write_access
 from inferay.control.tables import Job, Operation, now
-from inferay.engine.batch.listing import Listing, list_folder
+from inferay.engine.batch.listing import Listing, list_input
 from inferay.engine.batch.output import is_published
 from inferay.engine.batch.publish import publish_partial
 from inferay.engine.batch.spec import JobSpec
@@ -110,7 +111,9 @@ def _write_spec(context: Context, operation: Operation) -> None:
     JobFolder(context.workspace.job_folder(job.name)).write_spec(spec)
     if spec.input_type == "uri_folder":
         seen = Listing()
-        if next(list_folder(spec.input, seen), None) is None:
+        with context.database.read() as session:
+            access = access_to(context, session, [spec.input])
+        if next(list_input(spec.input, spec.input_type, seen, access=access)[1], None) is None:
             hint = f"; {seen.links_skipped} links lead out of it" if seen.links_skipped else ""
             raise JobError(
                 f"the input {spec.input} has no files{hint}", code="NoInput", target=spec.input
@@ -218,11 +221,20 @@ class Watcher:
     def _submit(self, job: Job, folder: JobFolder) -> None:
         key = submission_id(job.name, job.epoch)
         self._context.checkpoint("job.submit:before")
-        submit(self._context.ray(), key, folder.spec_path, job.epoch, self._environment())
+        access = self._write_access(job)
+        submit(
+            self._context.ray(), key, folder.spec_path, job.epoch, self._environment(), access
+        )
         self._context.checkpoint("job.submit:after")
         self._submitted_s[key] = time.monotonic()
         if self._drivers is not None:   # what Ray said before does not list it
             self._drivers[key] = "alive"
+
+    def _write_access(self, job: Job) -> Path | None:
+        """Leave the credentials that the job's driver needs, as they are now."""
+        return write_access(
+            self._context.workspace, job.name, access_of(self._context, job)
+        )
 
     def _environment(self) -> dict[str, str]:
         return {"INFERAY_HOME": str(self._context.workspace.home)}
@@ -269,10 +281,11 @@ class Watcher:
     ) -> None:
         if status is not JobStatus.COMPLETED and folder.result(job.epoch) is None and job.epoch:
             try:
-                if is_published(open_store(job.output, Access()), job.name):
+                access = access_of(self._context, job)
+                if is_published(open_store(job.output, access), job.name):
                     status, error = JobStatus.COMPLETED, None   # it died after the last step
                 else:
-                    publish_partial(folder.read_spec(), Access())   # no driver lived to do it
+                    publish_partial(folder.read_spec(), access)   # no driver lived to do it
             except (OSError, ValueError, InferayError) as failure:   # it must end all the same
                 log.warning("job %s: its rows so far cannot be kept: %s", job.name, failure)
         with self._context.database.write() as session:
@@ -280,6 +293,7 @@ class Watcher:
             row.status, row.error, row.ended_at = status, error, now()
             row.progress = folder.last_progress() or row.progress
             row.waiting_for = None
+        write_access(self._context.workspace, job.name, Access())
         self._cancel_s.pop(job.name, None)
         self._done.pop(job.name, None)
         self._submitted_s.pop(submission_id(job.name, job.epoch), None)
@@ -299,11 +313,14 @@ class Watcher:
             row.waiting_for = waiting_for
 
 
-def submit(ray: RayJobs, key: str, spec: Path, epoch: int, env: dict[str, str]) -> None:
+def submit(
+    ray: RayJobs, key: str, spec: Path, epoch: int, env: dict[str, str], access: Path | None = None
+) -> None:
     """Submit the driver of one epoch; a repeat does nothing.
 
     Raises:
         Unavailable: Ray does not answer, or refuses.
     """
     command = [sys.executable, "-P", "-m", "inferay.jobs", "run", str(spec), "--epoch", str(epoch)]
+    command += ["--access", str(access)] if access is not None else []
     ray.submit(key, shlex.join(command), env)

@@ -6,7 +6,6 @@ import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -14,12 +13,13 @@ from sqlalchemy.orm import Session
 from inferay.control.context import Context
 from inferay.control.invoke import Invoked, add_job, repeat
 from inferay.control.jobs import get_job
+from inferay.control.storage import access_of
 from inferay.control.tables import Job
 from inferay.control.tokens import Principal
 from inferay.engine.batch.formats import format_of
 from inferay.engine.batch.output import SUCCESS, is_published
 from inferay.engine.batch.spec import JobSpec, Redrive
-from inferay.engine.batch.store import LocalStore
+from inferay.engine.batch.store import open_store
 from inferay.engine.resources import BatchJobBody, BatchJobProperties, RedriveBody, parse_body
 from inferay.errors import Conflict, InvalidInput
 from inferay.jobs.ray_jobs import check_name
@@ -52,7 +52,7 @@ def published_facts(context: Context, name: str) -> Published:
             f"job {name} is {job.status}; only a completed job can be redriven{hint}",
             code="JobNotCompleted", target=name,
         )
-    output = LocalStore(Path(job.output))
+    output = open_store(job.output, access_of(context, job))
     try:
         if is_published(output, name):
             found = json.loads(output.read(SUCCESS))
@@ -95,8 +95,8 @@ def redrive(
     before = JobSpec.from_dict(old.spec or {})
     is_text = before.settings.output_action == "append_row"
     invoked = add_job(
-        context, session, who, new_name, request, properties, (Path(before.input),
-        before.input_type), Redrive(
+        context, session, who, new_name, request, properties,
+        (before.input, before.input_type), Redrive(
             name, before.work, before.output,
             before.settings.output_file_name if is_text else "", asked.merge,
         ),

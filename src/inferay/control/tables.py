@@ -84,13 +84,18 @@ class Asset(Timed, Base):
 
 
 class Datastore(Timed, Base):
-    """A datastore; secrets are not in its properties."""
+    """A datastore.
+
+    Attributes:
+        secrets: Its credentials, encrypted; they are not in its properties.
+    """
 
     __tablename__ = "datastores"
 
     name: Mapped[str] = mapped_column(String(255), primary_key=True)
     properties: Mapped[dict[str, Any]] = mapped_column(default=dict)
     is_builtin: Mapped[bool] = mapped_column(default=False)
+    secrets: Mapped[str | None]
 
 
 class Compute(Timed, Base):

@@ -13,14 +13,14 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from pathlib import Path
 
 from inferay.control.assets import find_version
 from inferay.control.context import Context
+from inferay.control.storage import access_to
 from inferay.control.tables import Job
 from inferay.engine.batch.listing import list_input
 from inferay.engine.batch.spec import JobSpec, hash_of
-from inferay.engine.batch.store import LocalStore
+from inferay.engine.batch.store import open_store
 from inferay.engine.batch.units import Unit
 from inferay.engine.batch.verify import Check, Stopped, verify
 from inferay.engine.resources import parse_reference
@@ -118,12 +118,14 @@ class _Worker(threading.Thread):
 
     def _checks(self) -> Iterator[Check]:
         spec = self._spec
+        with self._context.database.read() as session:
+            access = access_to(self._context, session, [spec.input, spec.output])
 
         def listed() -> Iterable[Unit]:
-            return list_input(spec.input, spec.input_type)[1]
+            return list_input(spec.input, spec.input_type, access=access)[1]
 
         return verify(
-            spec, LocalStore(Path(spec.work)), LocalStore(Path(spec.output)),
+            spec, open_store(spec.work, access), open_store(spec.output, access),
             registered=self._registered(), listed=listed, is_stopped=self.is_stopped.is_set,
         )
 

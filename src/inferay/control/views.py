@@ -17,7 +17,7 @@ from inferay.control.tables import (
     Token,
 )
 from inferay.engine.resources.rest_convert import camel
-from inferay.engine.storage import datastore_uri
+from inferay.engine.storage import datastore_uri, is_remote
 
 #: Parts of a job's progress that a list of jobs does not tell.
 _LONG = ("workers", "slowest")
@@ -126,7 +126,9 @@ def token_view(row: Token) -> dict[str, Any]:
 def _output_uri(row: Job) -> str:
     default = f"azureml/{row.name}/score"
     is_default = row.output.endswith(f"workspaceblobstore/{default}")
-    return datastore_uri("workspaceblobstore", default) if is_default else f"file://{row.output}"
+    if is_default:
+        return datastore_uri("workspaceblobstore", default)
+    return row.output if is_remote(row.output) else f"file://{row.output}"
 
 
 def _resource(

@@ -123,7 +123,7 @@ def test_the_plain_form_is_json_and_masks_secrets() -> None:
     datastore = Datastore(
         name="s",
         type="s3",
-        bucket_name="b",
+        bucket="b",
         credentials=DatastoreCredentials(
             access_key_id="AK",
             secret_access_key="canary",  # type: ignore[arg-type]

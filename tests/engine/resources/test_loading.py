@@ -104,7 +104,7 @@ BAD: list[tuple[type[Entity], str, str]] = [
      "f.yml:2: min_instances: expected at most max_instances (4), got 5"),
     (C, "name: c\ntype: computeinstance\n",
      "f.yml:2: type: expected amlcompute or kubernetes, got 'computeinstance'"),
-    (S, "name: s\ntype: s3\n", "f.yml: bucket_name: missing; a datastore of type s3 needs it"),
+    (S, "name: s\ntype: s3\n", "f.yml: bucket: missing; a datastore of type s3 needs it"),
     (S, "name: s\npath: /x\ncredentials: canary\n",
      "f.yml:3: credentials: expected fields, got a value that is not shown"),
     (S, "name: s\npath: /x\ncredentials: {account_key: [canary]}\n",

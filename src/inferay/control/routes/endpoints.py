@@ -164,7 +164,7 @@ def get_datastore(context: Ctx, who: Reader, name: str) -> dict[str, Any]:
 def put_datastore(context: Ctx, who: Admin, name: str, body: Json) -> Response:
     """Create or replace a datastore."""
     with context.database.write() as session:
-        row, is_new = service.put_datastore(session, name, body)
+        row, is_new = service.put_datastore(context, session, name, body)
     return JSONResponse(datastore_view(row), status_code=201 if is_new else 200)
 
 

@@ -16,15 +16,19 @@ from sqlalchemy import select
 from inferay.control import jobs as service
 from inferay.control.context import Context
 from inferay.control.endpoints import get_deployment, get_endpoint
-from inferay.control.invoke import Invoked, invoke
+from inferay.control.invoke import Invoked, check_remote, invoke
 from inferay.control.redrive import published_facts, redrive
+from inferay.control.remote_output import content_of, files_of
 from inferay.control.routes.common import PAGE, Admin, Caller, Ctx, Json, Reader, body_of, settle
+from inferay.control.storage import access_of
 from inferay.control.tables import Job, Operation
 from inferay.control.verification import check_verifiable, verification
 from inferay.control.views import job_view
 from inferay.engine.batch.output import ERRORS, PARTIAL, SUCCESS
 from inferay.engine.batch.publish import failed_lines
+from inferay.engine.batch.store import open_store
 from inferay.engine.resources import BatchJobBody, RedriveBody
+from inferay.engine.storage import is_remote
 from inferay.errors import NotFound
 from inferay.jobs.folder import JobFolder
 from inferay.jobs.states import JobStatus
@@ -48,6 +52,9 @@ def post_job(
 ) -> Response:
     """Invoke a batch endpoint: Azure's batch scoring URI."""
     who.check_scorer(endpoint)
+    check_remote(
+        context, who, endpoint, body, azureml_model_deployment, repeatability_request_id
+    )
     with context.database.write() as session:
         invoked = invoke(
             context, session, who, endpoint, body, deployment=azureml_model_deployment,
@@ -181,7 +188,9 @@ def get_log(
 def list_output(context: Ctx, who: Caller, name: str) -> dict[str, Any]:
     """Return the names and sizes of the files in a job's output."""
     job = _job(context, who, name)
-    published = _published(job)
+    published = _published(context, job)
+    if is_remote(job.output):
+        return {"value": files_of(context, job, published)}
     return {"value": [file for file in _files(Path(job.output)) if file["name"] in published]}
 
 
@@ -189,8 +198,12 @@ def list_output(context: Ctx, who: Caller, name: str) -> dict[str, Any]:
 def get_output(context: Ctx, who: Caller, name: str, path: str) -> Response:
     """Return a file of a job's output."""
     job = _job(context, who, name)
-    if path not in _published(job):
+    if path not in _published(context, job):
         raise NotFound(f"there is no file '{path}'", target=path)
+    if is_remote(job.output):
+        return StreamingResponse(
+            content_of(context, job, path), media_type="application/octet-stream"
+        )
     file = _inside(Path(job.output), path)
     return FileResponse(file, media_type="application/octet-stream")
 
@@ -209,13 +222,14 @@ def _list(context: Context, top: int, *conditions: Any) -> dict[str, Any]:
         return {"value": [job_view(row, context.url, is_brief=True) for row in rows]}
 
 
-def _published(job: Job) -> set[str]:
+def _published(context: Context, job: Job) -> set[str]:
     """Return the names in its output that are the job's own: the folder may hold more."""
     rows = (job.spec or {}).get("settings", {}).get("output_file_name", "")
     if job.status != JobStatus.COMPLETED:
         return {rows + PARTIAL}
     try:
-        success = json.loads((Path(job.output) / SUCCESS).read_bytes())
+        output = open_store(job.output, access_of(context, job))
+        success = json.loads(output.read(SUCCESS))
         files = [file["name"] for file in success["files"]]
     except (OSError, ValueError, KeyError, TypeError):
         files = [rows]
