@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from inferay.engine.storage.addresses import AddressRefusedError, refusal
 from inferay.engine.storage.retries import AccessDenied, BucketMissing
 from inferay.engine.storage.uris import redacted
-from inferay.errors import InferayError
+from inferay.errors import InferayError, InvalidInput
 
 #: What aiohttp raises for what no other attempt changes.
 _LASTING = {
@@ -29,7 +29,7 @@ _DENIED_CODES = ("AccessDenied", "403", "Forbidden", "InvalidObjectState")
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-class ReadError(InferayError):
+class ReadError(InvalidInput):
     """Raised when one file cannot be read, or is not what was listed."""
 
     code = "InputUnreadable"

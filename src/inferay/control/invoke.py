@@ -17,7 +17,7 @@ from inferay.control.context import Context
 from inferay.control.endpoints import get_deployment, get_endpoint
 from inferay.control.notices import check_ready, environment_of, packages_of, workers_of
 from inferay.control.operations import begin
-from inferay.control.tables import Asset, Job
+from inferay.control.tables import Asset, Deployment, Job
 from inferay.control.tokens import Principal
 from inferay.engine.batch.formats import check_format
 from inferay.engine.batch.output import check_free
@@ -34,7 +34,7 @@ from inferay.engine.resources import (
     is_datastore_path,
     parse_body,
 )
-from inferay.engine.storage import is_remote, is_uri, redacted
+from inferay.engine.storage import Access, is_remote, is_uri, redacted
 from inferay.engine.storage.download import check_kind
 from inferay.errors import Conflict, InvalidInput, NotAuthorized, NotFound
 from inferay.jobs.folder import JobFolder
@@ -308,6 +308,16 @@ def check_remote(
         source, kind = _input(context, session, who, job)
         output = _output(context, session, who, job, name)
         access = storage.access_to(context, session, [source, output])
+    try:
+        _look(source, kind, output, access, job, chosen)
+    except NotAuthorized as error:   # of the store; the caller's own token is as good as ever
+        raise InvalidInput(error.message, code=error.code, target=error.target) from error
+
+
+def _look(
+    source: str, kind: str, output: str, access: Access, job: BatchJobProperties,
+    chosen: Deployment,
+) -> None:
     if is_remote(source):
         check_kind(source, access, kind)
     if is_remote(output):
