@@ -196,3 +196,27 @@ def test_a_model_and_code_on_s3_are_copied_when_they_are_registered(
     plane.put("/v1/models/gone/versions/1", gone).raise_for_status()
     state = plane.http.get("/v1/models/gone/versions/1").json()["properties"]
     assert state["provisioningState"] == "Failed", state
+
+
+def test_an_output_on_s3_is_written_there_and_read_through_the_api(
+    ready: Plane, bucket: Bucket
+) -> None:
+    fill(bucket, 6)
+    ready.put("/v1/datastores/lake", body_of(bucket)).raise_for_status()
+    output = {"score": {
+        "jobOutputType": "UriFolder", "uri": "azureml://datastores/lake/paths/out",
+    }}
+    name = invoke(ready, f"{bucket.uri}/in", outputData=output).json()["name"]
+    job = ready.wait(name)
+    assert job["status"] == "Completed", job
+    rows = "".join(f"{number:03d}.txt\n" for number in range(6)).encode()
+    assert bucket.objects("out")["out/predictions.csv"] == rows
+    files = ready.http.get(f"/v1/jobs/{name}/outputs/score/files").json()["value"]
+    assert [file["name"] for file in files] == ["_SUCCESS.json", "predictions.csv"]
+    address = f"/v1/jobs/{name}/outputs/score/files/predictions.csv"
+    assert ready.http.get(address).content == rows
+    again = invoke(ready, f"{bucket.uri}/in", outputData=output)
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "OutputExists")
+    inside = {"score": {"jobOutputType": "UriFolder", "uri": f"{bucket.uri}/in/out"}}
+    refused = invoke(ready, f"{bucket.uri}/in", outputData=inside)
+    assert "lies in the input" in refused.json()["error"]["message"]
