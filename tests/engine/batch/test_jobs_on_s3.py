@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from inferay.engine.batch.driver import Driver, Interrupted, Result
+from inferay.engine.batch.driver import Driver, Result
 from inferay.engine.batch.journal import SupersededError, claim, valid_records
 from inferay.engine.batch.messages import Lease
 from inferay.engine.batch.pool import LocalPool
@@ -83,14 +85,14 @@ def on_disk(spec: JobSpec) -> dict[str, bytes]:
 
 
 class KillingPool(LocalPool):
-    """A pool that kills a worker at every fourth lease that is handed out."""
+    """A pool that kills a worker at every fifth lease that is handed out."""
 
     leases = kills = 0
 
     def lease(self, slot: int, lease: Lease) -> None:
         super().lease(slot, lease)
         KillingPool.leases += 1
-        if KillingPool.leases % 4 == 0:
+        if KillingPool.leases % 5 == 0:
             KillingPool.kills += 1
             pid = self._workers[slot].pid
             assert pid is not None   # a worker that takes leases has a process
@@ -121,23 +123,46 @@ def test_an_output_that_exists_is_refused_before_any_work(
     assert bucket.objects() == {"far/predictions.csv": b"precious"}
 
 
-def test_killed_workers_and_stopped_drivers_leave_the_same_output(
-    make_spec: MakeSpec, on_s3: MakeSpec, run_job: RunJob, bucket: Bucket
+#: A driver in a process of its own: `DRIVER SPEC ACCESS`.
+DRIVER = """
+import json, sys
+from pathlib import Path
+from inferay.engine.batch.driver import Driver
+from inferay.engine.batch.pool import LocalPool
+from inferay.engine.storage import Access
+from inferay.jobs.folder import read_frozen
+
+access = Access.from_dict(json.loads(Path(sys.argv[2]).read_text()))
+Driver(read_frozen(Path(sys.argv[1])), LocalPool, None, lambda: False, access).run()
+"""
+
+
+def test_killed_workers_and_drivers_leave_the_same_output(
+    make_spec: MakeSpec, on_s3: MakeSpec, run_job: RunJob, bucket: Bucket, tmp_path: Path,
+    wait_for: Callable[..., None],
 ) -> None:
-    near = make_spec(ROWS_AND_FILES, files=300, name="near", output_action="summary_only")
+    near = make_spec(ROWS_AND_FILES, files=120, name="near", output_action="summary_only")
     assert run_job(near).status == "Completed"
-    far = on_s3(ROWS_AND_FILES, files=300, output_action="summary_only")
+    far = on_s3(ROWS_AND_FILES, files=120, output_action="summary_only")
+    spec, access, temp = (tmp_path / name for name in ("spec.json", "access.json", "elsewhere"))
+    spec.write_bytes(far.to_bytes())
+    access.write_text(json.dumps(bucket.access.to_dict()))
+    temp.mkdir()
     store = open_store(far.work, bucket.access)
     for _ in range(2):
         before = committed(store)
-        with pytest.raises(Interrupted):
-            run_job(
-                far, KillingPool, access=bucket.access,
-                is_stopped=lambda before=before: committed(store) > before,
-            )
-    assert run_job(far, KillingPool, access=bucket.access).status == "Completed"
+        driver = subprocess.Popen(
+            [sys.executable, "-c", DRIVER, str(spec), str(access)],
+            env={**os.environ, "TMPDIR": str(temp)},
+        )
+        wait_for(lambda before=before: committed(store) > before, 60)
+        driver.kill()
+        driver.wait()
+    done = committed(store)
+    assert 0 < done < 120
+    assert run_job(far, KillingPool, access=bucket.access).counts.items_ok == 120
     assert published(bucket) == on_disk(near)
-    assert KillingPool.kills >= 2
+    assert KillingPool.kills >= 1
 
 
 def committed(store: Any) -> int:
@@ -176,7 +201,7 @@ def test_with_faults_the_output_is_exact_and_requests_are_few_more(
     outputs, requests = [], []
     for name, rate in (("calm", 0.0), ("rough", 0.3)):
         with fault_proxy(radosgw.port, rate=rate, seed=seed) as proxy:
-            spec = on_s3(ROWS_AND_FILES, files=60, name=name)
+            spec = on_s3(ROWS_AND_FILES, files=30, name=name)
             result = run_job(spec, access=bucket.through(proxy.endpoint_url).access)
             assert result.status == "Completed"
             outputs.append(published(bucket, name))
