@@ -138,7 +138,7 @@ def test_drivers_that_die_where_the_last_one_did_are_given_up(driven: Driven) ->
 def test_a_cancel_ends_even_if_the_rows_so_far_cannot_be_kept(
     driven: Driven, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(spec: object) -> None:
+    def fail(spec: object, access: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("inferay.control.jobs.publish_partial", fail)
