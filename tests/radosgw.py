@@ -13,11 +13,14 @@ quoted ETag is refused.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
@@ -33,6 +36,8 @@ PROGRAMS = ("radosgw", "ceph-mon", "ceph-osd", "ceph", "ceph-authtool", "monmapt
 
 ACCESS_KEY_ID = "inferay"
 SECRET_ACCESS_KEY = "inferay-secret"
+
+_PR_SET_PDEATHSIG = 1
 
 #: A step of the start that takes longer has failed.
 STEP_S = 60.0
@@ -204,6 +209,7 @@ class _Start:
         with open(self._folder / f"{command[0]}.out", "wb") as out:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self._environ,
+                preexec_fn=_die_with_parent,
             )
         self._stack.callback(process.wait)
         self._stack.callback(process.kill)   # all that it holds is in memory
@@ -219,6 +225,12 @@ class _Start:
                 said = (self._folder / "radosgw.out").read_text(errors="replace")
                 raise RuntimeError(f"radosgw did not start: {said[-2000:]}")
             time.sleep(0.1)
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to end this process with the tests, however they end."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _access(uri: str, endpoint_url: str) -> Access:
