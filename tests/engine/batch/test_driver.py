@@ -25,7 +25,6 @@ from inferay.engine.batch.pool import Events, LocalPool, SettingsOf
 from inferay.engine.batch.spec import JobSpec
 from inferay.engine.batch.store import LocalLog, LocalStore
 from inferay.errors import Conflict, JobError
-from tests.chaos.steps import crash, steps
 
 MakeSpec = Callable[..., JobSpec]
 RunJob = Callable[..., Result]
@@ -740,21 +739,22 @@ def test_a_disk_too_full_even_for_the_result_is_an_error_with_a_message(
 
 
 def test_a_journal_that_is_damaged_under_the_driver_never_gives_a_short_output(
-    make_spec: MakeSpec, run_job: RunJob, inline: Inline
+    make_spec: MakeSpec, run_job: RunJob, inline: Inline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = make_spec(files=12, mini_batch_size=1, workers=1)
     journal = Path(spec.work) / "journal" / "1"
+    close = LocalLog.close
 
-    def damage() -> None:
+    def close_and_damage(self: LocalLog) -> None:
+        """All is written, and nothing is read again yet."""
+        close(self)
+        monkeypatch.undo()
         data = bytearray(journal.read_bytes())
         data[len(data) * 9 // 10] ^= 1
         journal.write_bytes(bytes(data))
 
-    with steps(-1, "before", crash) as counted:
-        run_job(make_spec(files=12, mini_batch_size=1, workers=1, name="x"), inline(echo))
-    at = next(i for i, name in enumerate(counted.names) if name.startswith("remove"))
-    with steps(at - 1, "before", damage):
-        result = run_job(spec, inline(echo))
+    monkeypatch.setattr(LocalLog, "close", close_and_damage)
+    result = run_job(spec, inline(echo))
     assert result.status == "Failed"
     assert result.error is not None
     assert result.error["code"] == "DataLost"
@@ -816,8 +816,10 @@ def test_workers_are_given_back_while_the_last_mini_batch_is_scored(
         f"""
         import os, time
 
-        def init():
-            pass
+        def init():   # all four are up before the first one scores
+            open({str(tmp_path)!r} + f"/up-{{os.getpid()}}", "w").close()
+            while sum(name.startswith("up-") for name in os.listdir({str(tmp_path)!r})) < 4:
+                time.sleep(0.01)
 
         def run(mini_batch):
             while "0007" in mini_batch[0] and not os.path.exists({str(gate)!r}):
