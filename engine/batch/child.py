@@ -207,7 +207,8 @@ def _store_failure(error: Exception) -> Failure:
     if isinstance(error, InferayError):
         return Failure(error.code, error.message, is_own=False)
     if is_full(error):
-        return Failure("StorageFull", "no space is left where the job writes", is_own=False)
+        said = "no space is left where the job writes; make space, then resume the job"
+        return Failure("StorageFull", said, is_own=False)
     return Failure("WorkerFailed", describe_exception(error), is_own=False)
 
 
