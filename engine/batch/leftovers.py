@@ -2,7 +2,7 @@
 
 What stays in the worker's process group dies with one signal. What has left it (`setsid`, a double
 fork) is found by a mark in its environment, or because the worker had it below it when it was last
-seen. Linux only, the group apart.
+seen; it dies with the group that it has made. Linux only, the worker's group apart.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from inferay.engine.batch.memory import start_of
 #: Name of the environment variable that marks all that a worker starts.
 MARK = "_INFERAY_WORKER"
 
-#: A fork bomb outside of the group is killed round by round, for at most this long.
+#: A fork bomb whose every process makes a group is killed round by round, for at most this long.
 KILL_S = 1.0
 
 #: What forks and ends, over and over, can slip through one look at all processes.
@@ -63,5 +63,9 @@ def _kill_marked(mark: str) -> bool:
 
 
 def _kill(pid: int) -> None:
+    """Kill it with its group: what forks and ends, over and over, is gone before its own signal."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
+        # A group in a session that is not ours can hold only what the worker started.
+        if os.getsid(pid) != os.getsid(0):
+            kill_group(os.getpgid(pid))
         os.kill(pid, signal.SIGKILL)
