@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import queue
 import statistics
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.works import FACTS, SCRIPTS, Job
 from inferay.engine.batch import JobSpec, run
-from inferay.engine.batch.messages import Event, WorkerReady
+from inferay.engine.batch.messages import Event, Lease, WorkerReady
 from inferay.engine.batch.pool import Events, Pool, SettingsOf
 from inferay.engine.batch.runner import on_ray
 from inferay.engine.batch.spec import JobSettings, WorkerSpec
@@ -38,21 +39,37 @@ def spec_of(job: Job) -> JobSpec:
 
 
 class NotedEvents(queue.SimpleQueue[Event]):
-    """A pool's events; notes when each worker was ready for the first time."""
+    """A pool's events; notes when each worker was ready for the first time.
+
+    Attributes:
+        ready_s: By slot.
+        first_lease_s: When the first lease was given; infinite before.
+    """
 
     def __init__(self, events: Events) -> None:
         self._events = events
         self.ready_s: dict[int, float] = {}
+        self.first_lease_s = math.inf
 
     def put(self, item: Event, block: bool = True, timeout: float | None = None) -> None:
         if isinstance(item, WorkerReady):
             self.ready_s.setdefault(item.slot, time.monotonic())
         self._events.put(item)
 
+    def note_leases_of(self, pool: Pool) -> Pool:
+        lease = pool.lease
+
+        def noted(slot: int, work: Lease) -> None:
+            self.first_lease_s = min(self.first_lease_s, time.monotonic())
+            lease(slot, work)
+
+        pool.lease = noted   # type: ignore[assignment, method-assign]
+        return pool
+
     @property
     def lacking_s(self) -> float:
-        """How long a worker was not up yet, on average, while the first one was."""
-        return statistics.mean(self.ready_s.values()) - min(self.ready_s.values())
+        """How long a worker was not up yet, on average, from the first lease on."""
+        return statistics.mean(max(0.0, s - self.first_lease_s) for s in self.ready_s.values())
 
 
 def main() -> None:
@@ -62,7 +79,7 @@ def main() -> None:
 
     def make_pool(settings_of: SettingsOf, events: Events) -> Pool:
         noted.append(NotedEvents(events))
-        return on_ray(spec.workers)(settings_of, noted[0])
+        return noted[0].note_leases_of(on_ray(spec.workers)(settings_of, noted[0]))
 
     result = run(spec, make_pool=make_pool)
     assert result.counts.rows == job.items, result

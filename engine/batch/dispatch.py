@@ -142,8 +142,13 @@ class Dispatcher:
         elif record["k"] == "attempt":
             self._attempts[record["mb"]] = record["n"]
 
-    def begin(self) -> None:
-        """Queue what is not done; call once, after the replay."""
+    def begin(self, started: int = 0) -> None:
+        """Queue what is not done; call once, after the replay.
+
+        Args:
+            started: Workers, from slot 0 on, that were asked for before.
+        """
+        self.slots.take_over(started)
         begun = self._parts.keys() | self._attempts.keys()
         first = 0
         while first < self.mini_batches:

@@ -47,6 +47,7 @@ from inferay.engine.batch.pool import Events, Pool, SettingsOf
 from inferay.engine.batch.progress import ProgressWriter
 from inferay.engine.batch.publish import assemble, publish_partial
 from inferay.engine.batch.redrive import PLAN, make_plan, present, read_plan
+from inferay.engine.batch.slots import STARTS_PER_TURN
 from inferay.engine.batch.spec import JobSpec
 from inferay.engine.batch.store import Store, is_full, open_store
 from inferay.engine.batch.units import Unit, items_of
@@ -128,6 +129,7 @@ class Driver:
     _loop: ScoringLoop | None = None
     _cancel_looked_s: float = 0.0
     _pool: Pool | None = None
+    _started: int = 0   # workers, before the first lease
     _columns: ColumnsSoFar = field(default_factory=ColumnsSoFar)
     _listing: Listing = field(default_factory=Listing)
 
@@ -239,7 +241,7 @@ class Driver:
             seal = read_seal(store)
         else:
             root, planned = self._plan(store)
-            batches = planned.mini_batches
+            batches = self._starting_workers(planned.mini_batches, epoch)
             if self.spec.settings.table:   # one file may take long to count
                 batches = self._not_stopped(store, batches, every=64)
             seal = write_manifest(store, batches, root=root, epoch=epoch, types=planned.types)
@@ -252,6 +254,24 @@ class Driver:
                 target=self.spec.input,
             )
         return seal
+
+    def _starting_workers(
+        self, mini_batches: Iterable[list[Unit]], epoch: int
+    ) -> Iterator[list[Unit]]:
+        """Start a worker for each of the first mini-batches: they load while the rest is listed."""
+        count = min(self.spec.workers.count, STARTS_PER_TURN)
+        for mini_batch in mini_batches:
+            if self._started < count:
+                self._open_pool(epoch).start(self._started)
+                self._started += 1
+            yield mini_batch
+
+    def _open_pool(self, epoch: int) -> Pool:
+        if self._pool is None:
+            self._pool = self.make_pool(
+                lambda slot, start: self._worker(epoch, slot, start), self._events
+            )
+        return self._pool
 
     def _plan(self, store: Store) -> tuple[str, Planned]:
         if self.spec.redrive is not None:
@@ -296,7 +316,7 @@ class Driver:
         for record in valid_records(store):
             dispatcher.replay(record)
             self._columns.take(record)
-        dispatcher.begin()
+        dispatcher.begin(self._started)
         return dispatcher
 
     def _dispatch(
@@ -306,14 +326,12 @@ class Driver:
         """Score all that is not done; returns when it is, raises when the job fails."""
         if dispatcher.is_over and dispatcher.failure is None:
             return
-        self._pool = self.make_pool(
-            lambda slot, start: self._worker(epoch, slot, start), self._events
-        )
+        pool = self._open_pool(epoch)
         self._loop = ScoringLoop(
             dispatcher, self._events, writer, progress, self._columns,
             timeout_s=self.spec.settings.timeout_s, is_fetching=is_remote(self.spec.input),
         )
-        self._loop.run(self._pool, lambda: self._check_stop(store))
+        self._loop.run(pool, lambda: self._check_stop(store))
 
     def _publish(
         self, store: Store, output: Store, dispatcher: Dispatcher, writer: JournalWriter,

@@ -67,6 +67,8 @@ class ScoringLoop:
         self._timeout_s = timeout_s
         self._silence_s = SILENCE_S + (FETCH_S if is_fetching else 0.0)
         self._telemetry = Telemetry(dispatcher.slots)
+        for slot in dispatcher.slots.slots("waiting"):   # asked for before
+            self._telemetry.started(slot)
         self._busy: dict[int, _Leased] = {}
         self._looked_s = 0.0
 

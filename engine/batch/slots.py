@@ -87,6 +87,11 @@ class Slots:
 
     # -- which to start and which to give back
 
+    def take_over(self, started: int) -> None:
+        """Note that the first so many workers were asked for before."""
+        for slot in range(started):
+            self._move(slot, "waiting")
+
     def to_start(self, needed: int) -> list[int]:
         """Return slots that want a worker now, a few at a time, and count them as waiting.
 
