@@ -14,8 +14,8 @@ import sys
 import threading
 from pathlib import Path
 
-from inferay.engine.batch.driver import Interrupted, Result
 from inferay.engine.batch.journal import SupersededError
+from inferay.engine.batch.result import Interrupted, Result
 from inferay.engine.batch.spec import JobSpec
 from inferay.engine.storage import Access, redacted
 from inferay.errors import (

@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from inferay.engine.batch.driver import Result
+    from inferay.engine.batch.result import Result
     from inferay.engine.batch.runner import run
     from inferay.engine.batch.spec import JobSpec
 
 __all__ = ["JobSpec", "Result", "run"]
 
-_LAZY = {"JobSpec": "spec", "Result": "driver", "run": "runner"}
+_LAZY = {"JobSpec": "spec", "Result": "result", "run": "runner"}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,20 +2,20 @@
 
 Events go in (`on_*`), leases and journal records come out. It knows no Ray, no clock and no disk.
 
-Leases are contiguous ranges of mini-batches, sized by measured speed to `max(0.2 s, workers x
-1 ms)` of work and shrinking towards the end. A failed mini-batch is retried alone, then bisected:
-each part gets one attempt, and the single item that fails is the poison. A death blames only the
-mini-batch in hand, and only if the code itself is the cause. What fails in the same way everywhere
-(`sameness`) ends the job.
+Leases are contiguous ranges of mini-batches (`backlog`), sized by measured speed to `max(0.2 s,
+workers x 1 ms)` of work and shrinking towards the end (`lease_sizes`). A failed mini-batch is
+retried alone, then bisected: each part gets one attempt, and the single item that fails is the
+poison. A death blames only the mini-batch in hand, and only if the code itself is the cause. What
+fails in the same way everywhere (`sameness`) ends the job.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from inferay.engine.batch.backlog import Backlog
 from inferay.engine.batch.bisection import Part, halves, missing_parts
 from inferay.engine.batch.failures import (
     Failures,
@@ -25,30 +25,12 @@ from inferay.engine.batch.failures import (
 )
 from inferay.engine.batch.formats.columns import to_json
 from inferay.engine.batch.journal import Record
+from inferay.engine.batch.lease_sizes import LeaseSizes
 from inferay.engine.batch.messages import Done, Failure, Lease, Receipt
 from inferay.engine.batch.sameness import Sameness
-from inferay.engine.batch.slots import LEASES_PER_WORKER, Slots, Worker
+from inferay.engine.batch.slots import Slots, Worker
 from inferay.engine.batch.units import Range
 from inferay.errors import InferayError, JobError
-
-#: Work in one lease: enough that a lease's own cost (about 0.5 ms in the driver) vanishes.
-LEASE_S_MIN = 0.2
-LEASE_S_PER_WORKER = 0.001
-
-#: The first lease, of unknown speed: its budget of time bounds it too.
-LEASE_MINI_BATCHES_FIRST = 32
-
-#: Near the end a lease still holds so much work, for its receipt has to be made durable.
-LEASE_S_TAIL = 0.02
-
-#: A lease grows at most so much from one to the next: a speed measured on few is not trusted.
-LEASE_GROWTH_MAX = 8
-
-#: Mini-batches in one lease at most: a lost worker loses no more than these.
-LEASE_MINI_BATCHES_MAX = 5_000
-
-#: A worker gives back what it has not begun after this many times the intended work.
-LEASE_BUDGET = 2.0
 
 #: Deaths from outside that a mini-batch and its parts survive without blame; each more is an
 #: attempt, for a script may kill itself.
@@ -117,12 +99,8 @@ class Dispatcher:
         self._done = bytearray(mini_batches)
         self._parts: dict[int, list[Part]] = {}
         self._attempts: dict[int, int] = {}   # of earlier epochs, where they all failed
-        self._pending: deque[Range] = deque()
-        self._pending_size = 0
-        self._leased_size = 0
-        self._passed: dict[int, int] = {}   # by lease: mini-batches that its worker has behind it
-        self._passed_size = 0
-        self._retries: deque[tuple[Range, int]] = deque()
+        self._backlog = Backlog()
+        self._sizes = LeaseSizes(len(self.workers))
         self._kills: dict[int, int] = {}   # by mini-batch
         self._suspects: set[int] = set()   # mini-batches that have ended a process
         self._passes = 0   # how often the first retry was put off
@@ -130,7 +108,6 @@ class Dispatcher:
         self._sameness = Sameness(mini_batches)
         self._start_failures: list[Failure] = []
         self._was_ready = False
-        self._cost_s = 0.0
         self._next_id = 1
 
     # -- what the journal says at the start
@@ -160,19 +137,13 @@ class Dispatcher:
             else:
                 while stop < self.mini_batches and not self._done[stop] and stop not in begun:
                     stop += 1
-                self._pending.append(Range(first, stop))
-                self._pending_size += stop - first
+                self._backlog.add(Range(first, stop))
             first = stop
 
     @property
     def is_over(self) -> bool:
         """Whether nothing is left to do: all is committed, or the job has failed."""
         return self.failure is not None or self.counts.mini_batches_done == self.mini_batches
-
-    @property
-    def lease_s(self) -> float:
-        """The work that one lease is meant to hold, in seconds."""
-        return max(LEASE_S_MIN, len(self.workers) * LEASE_S_PER_WORKER)
 
     # -- workers
 
@@ -190,8 +161,7 @@ class Dispatcher:
     @property
     def _needed(self) -> int:
         """Workers that could still have something to do, were each lease given back at once."""
-        leased = self._leased_size - self._passed_size
-        return self._pending_size + len(self._retries) + leased
+        return len(self._backlog) + self.slots.leased
 
     def on_placed(self, slot: int) -> None:
         """A worker has got a place on a node."""
@@ -227,19 +197,17 @@ class Dispatcher:
         if self.workers[slot].state != "ready":   # it was just given back
             return []
         leases = self.slots.fall(slot, has_place=failure.kind != "Lost")
-        for lease in leases:
-            self._forget(lease)
         self.counts.deaths += 1
         if failure.kind in FATAL_KINDS:
             self.failure = self.failure or JobError(failure.exception, code=failure.kind)
         if not leases:
             return []
-        current = next((held for held in leases if _holds(held, in_hand)), None)
+        current = next((held for held in leases if held.holds(in_hand)), None)
         is_known = current is not None
         current = current or leases[0]
         for lease in reversed(leases):
             if lease is not current:
-                self._requeue(lease)
+                self._backlog.requeue(lease)
         suspect = in_hand if is_known and in_hand is not None else current.range.first
         return self._split_at_death(slot, current, suspect, failure, is_known)
 
@@ -247,8 +215,8 @@ class Dispatcher:
 
     def leases(self) -> Iterator[tuple[int, Lease]]:
         """Yield leases and whose they are, until no worker has room or nothing waits."""
-        while self._pending or self._retries:
-            slot = self.slots.with_room(self._leases_allowed())
+        while self._backlog:
+            slot = self.slots.with_room(self._sizes.allowed(self._backlog.size))
             lease = None if slot is None else self.next_lease(slot)
             if slot is None or lease is None:
                 return
@@ -256,23 +224,23 @@ class Dispatcher:
 
     def next_lease(self, slot: int) -> Lease | None:
         """Return the next lease for a worker, or None if it has enough or there is none."""
-        worker = self.workers[slot]
-        if worker.state != "ready" or self.is_over or len(worker.leases) >= self._leases_allowed():
+        worker, backlog = self.workers[slot], self._backlog
+        allowed = self._sizes.allowed(backlog.size)
+        if worker.state != "ready" or self.is_over or len(worker.leases) >= allowed:
             return None
         probe = self._take_probe(worker) if self._sameness.is_suspected else None
         if probe is not None:
             taken, attempt = probe
-        elif self._retries and self._may_retry(worker, self._retries[0][0]):
-            taken, attempt = self._retries.popleft()
-        elif self._pending:
-            taken, attempt = self._take(self._size(worker)), 1
-            worker.last_size = taken.stop - taken.first
+        elif backlog.retries and self._may_retry(worker, backlog.retries[0][0]):
+            taken, attempt = backlog.retries.popleft()
+        elif backlog.size:
+            taken = backlog.take(self._sizes.next(backlog.size, worker.last_size))
+            worker.last_size, attempt = taken.stop - taken.first, 1
         else:
             return None
         self.counts.retries += attempt > 1
-        lease = Lease(self._next_id, taken, attempt, self.lease_s * LEASE_BUDGET)
+        lease = Lease(self._next_id, taken, attempt, self._sizes.budget_s)
         self._next_id += 1
-        self._leased_size += _size(lease)
         self.slots.take(slot, lease)
         return lease
 
@@ -283,11 +251,10 @@ class Dispatcher:
         lease = self.slots.give_back(slot, receipt.lease_id)
         if lease is None:   # of a worker that was given up: its leases went to others
             return []
-        self._forget(lease)
         self.workers[slot].has_standby = has_standby
-        self._measure(receipt)
+        self._sizes.measure(receipt)
         if receipt.rest is not None:
-            self._push_front(receipt.rest)
+            self._backlog.put_back(receipt.rest)
         records = [record for done in receipt.done if (record := self._commit(done))]
         for failed in receipt.failed:
             attempt = lease.attempt if lease.range == failed.range else 1
@@ -296,38 +263,10 @@ class Dispatcher:
 
     def on_seen(self, slot: int, in_hand: int | None) -> None:
         """A worker has this mini-batch in hand: what its lease has before it needs nobody more."""
-        for lease in self.workers[slot].leases:
-            if _holds(lease, in_hand) and in_hand is not None:
-                passed = in_hand - lease.range.first
-                self._passed_size += passed - self._passed.get(lease.id, 0)
-                self._passed[lease.id] = passed
+        if in_hand is not None:
+            self.slots.see(slot, in_hand)
 
-    def _forget(self, lease: Lease) -> None:
-        self._leased_size -= _size(lease)
-        self._passed_size -= self._passed.pop(lease.id, 0)
-
-    # -- queues
-
-    def _leases_allowed(self) -> int:
-        near_end = self._pending_size < 2 * len(self.workers) * LEASES_PER_WORKER
-        return 1 if near_end else LEASES_PER_WORKER
-
-    def _size(self, worker: Worker) -> int:
-        guided = self._pending_size // (2 * len(self.workers))
-        if self._cost_s == 0 or worker.last_size == 0:
-            return max(1, min(guided, LEASE_MINI_BATCHES_FIRST))
-        guided = max(guided, int(LEASE_S_TAIL / self._cost_s))
-        by_time = int(self.lease_s / self._cost_s)
-        growth = worker.last_size * LEASE_GROWTH_MAX
-        return max(1, min(guided, by_time, growth, LEASE_MINI_BATCHES_MAX))
-
-    def _take(self, size: int) -> Range:
-        head = self._pending.popleft()
-        taken = Range(head.first, min(head.stop, head.first + size))
-        if taken.stop < head.stop:
-            self._pending.appendleft(Range(taken.stop, head.stop))
-        self._pending_size -= taken.stop - taken.first
-        return taken
+    # -- what comes next
 
     def _may_retry(self, worker: Worker, one: Range) -> bool:
         """Tell whether the worker may try this now.
@@ -339,7 +278,7 @@ class Dispatcher:
             return False
         limit = PASSES_PER_WORKER * len(self.workers)
         if (
-            one.first in self._suspects and not worker.has_standby and self._pending
+            one.first in self._suspects and not worker.has_standby and self._backlog.size
             and self._passes < limit
         ):
             self._passes += 1
@@ -349,31 +288,9 @@ class Dispatcher:
 
     def _take_probe(self, worker: Worker) -> tuple[Range, int] | None:
         """Return what of the probes may be tried now, if anything."""
-        probes = self._sameness.probes
-        for at, (one, attempt) in enumerate(self._retries):
-            if one.first in probes and not _holds_part_of(worker, one):
-                del self._retries[at]
-                return one, attempt
-        for at, waiting in enumerate(self._pending):
-            for index in probes:
-                if waiting.first <= index < waiting.stop:
-                    del self._pending[at]
-                    for rest in (Range(index + 1, waiting.stop), Range(waiting.first, index)):
-                        if rest.first < rest.stop:
-                            self._pending.insert(at, rest)
-                    self._pending_size -= 1
-                    return Range(index, index + 1), 1
-        return None
-
-    def _push_front(self, work: Range) -> None:
-        self._pending.appendleft(work)
-        self._pending_size += work.stop - work.first
-
-    def _requeue(self, lease: Lease) -> None:
-        if lease.attempt > 1 or lease.range.is_part:
-            self._retries.appendleft((lease.range, lease.attempt))
-        else:
-            self._push_front(lease.range)
+        return self._backlog.take_one_of(
+            self._sameness.probes, lambda one: not _holds_part_of(worker, one)
+        )
 
     def _queue_begun(self, index: int) -> None:
         """Queue a mini-batch that was tried or done in part, to go on where it was."""
@@ -381,17 +298,11 @@ class Dispatcher:
         attempts = self._attempts.get(index, 0)
         if not done and (attempts <= self._max_retries or items == 1):
             attempt = min(attempts, self._max_retries) + 1
-            self._retries.append((Range(index, index + 1), attempt))
+            self._backlog.retries.append((Range(index, index + 1), attempt))
             return
         for part, depth in missing_parts((0, items), done):
             attempt = self._max_retries + 1 + depth
-            self._retries.append((Range(index, index + 1, part), attempt))
-
-    def _measure(self, receipt: Receipt) -> None:
-        scored = len(receipt.failed) + sum(d.range.stop - d.range.first for d in receipt.done)
-        if scored:
-            cost_s = max(receipt.wall_s / scored, 1e-7)
-            self._cost_s = cost_s if self._cost_s == 0 else (self._cost_s + cost_s) / 2
+            self._backlog.retries.append((Range(index, index + 1, part), attempt))
 
     # -- outcomes
 
@@ -431,10 +342,11 @@ class Dispatcher:
             })
             return [record] if record else []
         if is_retried:
-            self._retries.append((failed, attempt + 1))
+            self._backlog.retries.append((failed, attempt + 1))
         else:
             for part in reversed(halves(failed.items or (0, items))):
-                self._retries.appendleft((Range(failed.first, failed.stop, part), attempt + 1))
+                half = Range(failed.first, failed.stop, part)
+                self._backlog.retries.appendleft((half, attempt + 1))
         return [] if failed.is_part else [{"k": "attempt", "mb": failed.first, "n": attempt}]
 
     def _split_at_death(
@@ -443,14 +355,14 @@ class Dispatcher:
         one = lease.range if lease.range.is_part else Range(suspect, suspect + 1)
         if not lease.range.is_part and lease.range != one:
             if one.stop < lease.range.stop:
-                self._push_front(Range(one.stop, lease.range.stop))
+                self._backlog.put_back(Range(one.stop, lease.range.stop))
             if lease.range.first < one.first:
-                self._push_front(Range(lease.range.first, one.first))
+                self._backlog.put_back(Range(lease.range.first, one.first))
         attempt = lease.attempt if lease.range == one else 1
         if not (failure.is_own and is_known):
             self._kills[one.first] = self._kills.get(one.first, 0) + 1
             if self._kills[one.first] <= KILLS_MAX:
-                self._requeue(Lease(0, one, attempt, 0))
+                self._backlog.requeue(Lease(0, one, attempt, 0))
                 return []
         self._suspects.add(one.first)
         items = one.items[1] - one.items[0] if one.items else self._items_of(one.first)
@@ -496,14 +408,6 @@ class Dispatcher:
         return self._failures.nothing_succeeded_error(self.counts.items_failed)
 
 
-def _size(lease: Lease) -> int:
-    return lease.range.stop - lease.range.first
-
-
 def _holds_part_of(worker: Worker, one: Range) -> bool:
     """Tell whether the worker holds the same mini-batch: its hand could not tell which to blame."""
     return any(held.range.first == one.first for held in worker.leases)
-
-
-def _holds(lease: Lease, in_hand: int | None) -> bool:
-    return in_hand is not None and lease.range.first <= in_hand < lease.range.stop

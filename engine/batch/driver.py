@@ -8,14 +8,13 @@ before anything is published, and `_SUCCESS.json` is last.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import queue
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from inferay.engine.batch import output as outputs
 from inferay.engine.batch.changes import check_unchanged, facts_of
@@ -47,6 +46,7 @@ from inferay.engine.batch.pool import Events, Pool, SettingsOf
 from inferay.engine.batch.progress import ProgressWriter
 from inferay.engine.batch.publish import assemble, publish_partial
 from inferay.engine.batch.redrive import PLAN, make_plan, present, read_plan
+from inferay.engine.batch.result import Canceled, Interrupted, Result
 from inferay.engine.batch.slots import STARTS_PER_TURN
 from inferay.engine.batch.spec import JobSpec
 from inferay.engine.batch.store import Store, is_full, open_store
@@ -69,43 +69,6 @@ RESERVE_BYTES = 256 << 10
 
 #: Makes a pool, given the settings of its workers and where its events go.
 PoolFactory = Callable[[SettingsOf, Events], Pool]
-
-
-class Canceled(JobError):
-    """Raised in the driver when the job was asked to end."""
-
-    code = "Canceled"
-
-
-class Interrupted(JobError):
-    """Raised in the driver when its process was told to stop; the job can be resumed."""
-
-    code = "Interrupted"
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a job ended.
-
-    Attributes:
-        status: `Completed`, `Failed` or `Canceled`.
-        epoch: The epoch that ended it.
-        output: Folder of the output.
-        counts: How far it came.
-        error: Why it did not complete: code, message, target, details.
-        seconds: From the first lease to the published output, of this epoch.
-    """
-
-    status: str
-    epoch: int
-    output: str
-    counts: Counts
-    error: dict[str, Any] | None = None
-    seconds: float = 0.0
-
-    def to_bytes(self) -> bytes:
-        """Return the result as it is stored."""
-        return json.dumps({"format": "inferay.result", "version": 1, **asdict(self)}).encode()
 
 
 @dataclass
@@ -316,6 +279,9 @@ class Driver:
         for record in valid_records(store):
             dispatcher.replay(record)
             self._columns.take(record)
+        if self._started > len(dispatcher.workers):   # another driver sealed, with less to do
+            self._close_pool()
+            self._pool, self._started = None, 0
         dispatcher.begin(self._started)
         return dispatcher
 

@@ -52,6 +52,10 @@ class Lease:
     attempt: int
     budget_s: float
 
+    def holds(self, mini_batch: int | None) -> bool:
+        """Tell whether the mini-batch, if there is one, is in the range."""
+        return mini_batch is not None and self.range.first <= mini_batch < self.range.stop
+
 
 @dataclass(frozen=True)
 class StoredFile:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import ray
 
-from inferay.engine.batch.driver import Driver, PoolFactory, Result
+from inferay.engine.batch.driver import Driver, PoolFactory
 from inferay.engine.batch.placement import WorkerResources
 from inferay.engine.batch.ray_pool import RayPool
+from inferay.engine.batch.result import Result
 from inferay.engine.batch.spec import JobSpec, WorkerSpec
 from inferay.engine.storage import Access
 

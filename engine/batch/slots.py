@@ -60,6 +60,7 @@ class Slots:
 
     Attributes:
         workers: By slot.
+        leased: Mini-batches in leases, without those that their worker is seen to have behind it.
     """
 
     def __init__(self, count: int) -> None:
@@ -72,6 +73,8 @@ class Slots:
         self._in["stopped"] = dict.fromkeys(self.workers)
         self._where = dict.fromkeys(self.workers, "stopped")
         self._to_release: dict[int, None] = {}
+        self.leased = 0
+        self._passed: dict[int, int] = {}   # by lease: mini-batches that its worker has behind it
         self._too_many_since_s: float | None = None
 
     def count(self, *states: str) -> int:
@@ -147,6 +150,8 @@ class Slots:
         worker = self.workers[slot]
         leases, worker.leases, worker.last_size = worker.leases, [], 0
         worker.has_standby = False
+        for lease in leases:
+            self._forget(lease)
         self._move(slot, "fallen" if has_place else "stopped")
         return leases
 
@@ -167,6 +172,7 @@ class Slots:
     def take(self, slot: int, lease: Lease) -> None:
         """Note that the worker holds the lease."""
         self.workers[slot].leases.append(lease)
+        self.leased += lease.range.stop - lease.range.first
         self._move(slot, "ready")
 
     def give_back(self, slot: int, lease_id: int) -> Lease | None:
@@ -175,9 +181,21 @@ class Slots:
         for lease in leases:
             if lease.id == lease_id:
                 leases.remove(lease)
+                self._forget(lease)
                 self._move(slot, "ready")
                 return lease
         return None
+
+    def see(self, slot: int, in_hand: int) -> None:
+        """Note that the worker has this mini-batch in hand: what comes before it is done."""
+        for lease in self.workers[slot].leases:
+            if lease.holds(in_hand):
+                passed = in_hand - lease.range.first
+                self.leased -= passed - self._passed.get(lease.id, 0)
+                self._passed[lease.id] = passed
+
+    def _forget(self, lease: Lease) -> None:
+        self.leased -= lease.range.stop - lease.range.first - self._passed.pop(lease.id, 0)
 
     def _move(self, slot: int, state: str) -> None:
         worker = self.workers[slot]

@@ -22,9 +22,10 @@ from inferay.control.jobs import Watcher
 from inferay.control.operations import Runner
 from inferay.control.reconcile import all_steps
 from inferay.control.tokens import ensure_admin
-from inferay.engine.batch.driver import Driver, Interrupted
+from inferay.engine.batch.driver import Driver
 from inferay.engine.batch.journal import SupersededError
 from inferay.engine.batch.pool import LocalPool
+from inferay.engine.batch.result import Interrupted
 from inferay.engine.storage import Access
 from inferay.errors import Unavailable
 from inferay.jobs.folder import read_frozen

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from inferay.engine.batch.dispatch import Counts
-from inferay.engine.batch.driver import Result
 from inferay.engine.batch.journal import claim
+from inferay.engine.batch.result import Result
 from inferay.engine.batch.store import LocalStore
 from inferay.jobs.folder import read_frozen
 from tests.control.conftest import Plane, deploy, invocation

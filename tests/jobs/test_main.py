@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from inferay.engine.batch.dispatch import Counts
-from inferay.engine.batch.driver import Interrupted, Result
 from inferay.engine.batch.journal import SupersededError
+from inferay.engine.batch.result import Interrupted, Result
 from inferay.engine.batch.spec import JobSpec
 from inferay.errors import JobError, Unavailable
 from inferay.jobs.__main__ import main

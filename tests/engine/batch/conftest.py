@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from inferay.engine.batch.driver import Driver, PoolFactory, Result
+from inferay.engine.batch.driver import Driver, PoolFactory
 from inferay.engine.batch.hand import Hand
 from inferay.engine.batch.manifest import write_manifest
 from inferay.engine.batch.messages import (
@@ -25,6 +25,7 @@ from inferay.engine.batch.messages import (
 )
 from inferay.engine.batch.plan import by_count
 from inferay.engine.batch.pool import Events, LocalPool, SettingsOf
+from inferay.engine.batch.result import Result
 from inferay.engine.batch.scorer import Scorer
 from inferay.engine.batch.spec import JobSettings, JobSpec, WorkerSpec
 from inferay.engine.batch.staging import Staging

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from inferay.engine.batch.changes import changed_units
-from inferay.engine.batch.driver import Interrupted, PoolFactory, Result
+from inferay.engine.batch.driver import PoolFactory
 from inferay.engine.batch.journal import epochs, valid_records
+from inferay.engine.batch.result import Interrupted, Result
 from inferay.engine.batch.spec import JobSpec, hash_path
 from inferay.engine.batch.store import LocalStore
 from inferay.engine.batch.units import Unit

@@ -18,16 +18,19 @@ from hypothesis.stateful import (
 
 from inferay.engine.batch.dispatch import (
     KILLS_MAX,
-    LEASE_GROWTH_MAX,
-    LEASE_MINI_BATCHES_FIRST,
-    LEASE_MINI_BATCHES_MAX,
-    LEASE_S_TAIL,
     PASSES_PER_WORKER,
     STARTS_BEFORE_READY_MAX,
     STARTS_MAX,
     Dispatcher,
 )
 from inferay.engine.batch.journal import Record
+from inferay.engine.batch.lease_sizes import (
+    LEASE_GROWTH_MAX,
+    LEASE_MINI_BATCHES_FIRST,
+    LEASE_MINI_BATCHES_MAX,
+    LEASE_S_MIN,
+    LEASE_S_TAIL,
+)
 from inferay.engine.batch.messages import Done, Failed, Failure, Lease, Receipt
 from inferay.engine.batch.sameness import PROBES, PROBES_AFTER_DEATH, cause_of
 from inferay.engine.batch.slots import LEASES_PER_WORKER
@@ -62,14 +65,15 @@ def validate(dispatcher: Dispatcher) -> None:
         if dispatcher._done[index]:
             add(Range(index, index + 1))
             done_items += items_of(index)
-    for waiting in dispatcher._pending:
+    for waiting in dispatcher._backlog._untried:
         add(waiting)
-    for retry, _ in dispatcher._retries:
+    for retry, _ in dispatcher._backlog.retries:
         add(retry)
     leased = [lease for worker in dispatcher.workers.values() for lease in worker.leases]
-    assert dispatcher._leased_size == sum(one.range.stop - one.range.first for one in leased)
-    assert dispatcher._passed_size == sum(dispatcher._passed.values())
-    assert set(dispatcher._passed) <= {lease.id for lease in leased}
+    passed = dispatcher.slots._passed
+    assert set(passed) <= {lease.id for lease in leased}
+    sizes = sum(one.range.stop - one.range.first for one in leased)
+    assert dispatcher.slots.leased == sizes - sum(passed.values())
     for worker in dispatcher.workers.values():
         assert len(worker.leases) <= LEASES_PER_WORKER
         assert worker.state == "ready" or not worker.leases
@@ -81,7 +85,7 @@ def validate(dispatcher: Dispatcher) -> None:
     counts = dispatcher.counts
     assert counts.items_ok + counts.items_failed == done_items
     assert counts.mini_batches_done == sum(dispatcher._done)
-    assert dispatcher._pending_size == sum(r.stop - r.first for r in dispatcher._pending)
+    assert dispatcher._backlog.size == sum(r.stop - r.first for r in dispatcher._backlog._untried)
 
 
 def commits(records: list[Record]) -> list[Record]:
@@ -414,7 +418,7 @@ def test_a_crash_blames_only_the_mini_batch_in_hand() -> None:
     blamed = lease.range.first + 2
     bench.die(0, CRASH, blamed)
     validate(bench.dispatcher)
-    assert list(bench.dispatcher._retries) == [(Range(blamed, blamed + 1), 2)]
+    assert list(bench.dispatcher._backlog.retries) == [(Range(blamed, blamed + 1), 2)]
     bench.all_ready()
     again = [lease_of(bench), lease_of(bench)]
     assert [(one.range.first, one.attempt) for one in again] == [
@@ -465,7 +469,7 @@ def test_a_kill_from_outside_is_no_attempt_up_to_a_limit() -> None:
         assert lease_of(bench).attempt == 1
         bench.die(0, KILLED, 0)
         bench.all_ready()
-    assert not bench.dispatcher._retries
+    assert not bench.dispatcher._backlog.retries
     bench.begun.clear()
     lease_of(bench)
     bench.die(0, KILLED, 0)   # one too many: now it counts, and the mini-batch is bisected
@@ -527,8 +531,8 @@ def test_a_lease_holds_about_the_intended_work() -> None:
     for _ in range(6):
         lease = lease_of(bench)
         bench.answer(0, lease, cost_s=0.01)
-    assert lease.range.stop - lease.range.first == int(bench.dispatcher.lease_s / 0.01)
-    assert lease.budget_s == pytest.approx(2 * bench.dispatcher.lease_s)
+    assert lease.range.stop - lease.range.first == int(LEASE_S_MIN / 0.01)
+    assert lease.budget_s == pytest.approx(2 * LEASE_S_MIN)
 
 
 def test_leases_shrink_to_one_towards_the_end() -> None:
@@ -536,7 +540,7 @@ def test_leases_shrink_to_one_towards_the_end() -> None:
     sizes = []
     while lease := bench.lease(0):
         sizes.append(lease.range.stop - lease.range.first)
-        left = bench.dispatcher._pending_size
+        left = bench.dispatcher._backlog.size
         assert sizes[-1] <= max(1, (left + sizes[-1]) // 4)
         bench.answer(0, lease, cost_s=2 * LEASE_S_TAIL)
     assert sizes[-1] == 1
@@ -560,7 +564,7 @@ def test_a_worker_holds_two_leases_and_one_near_the_end() -> None:
     assert bench.lease() is None
     for lease in list(bench.dispatcher.workers[0].leases):
         bench.answer(0, lease, cost_s=10.0)
-    while bench.dispatcher._pending_size >= 2 * 2 * LEASES_PER_WORKER:
+    while bench.dispatcher._backlog.size >= 2 * 2 * LEASES_PER_WORKER:
         bench.answer(0, lease_of(bench), cost_s=10.0)
     assert bench.lease() is not None
     assert bench.lease() is None

@@ -9,19 +9,25 @@ import os
 import random
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from inferay.engine.batch.changes import facts_of
-from inferay.engine.batch.driver import CANCEL, Driver, Interrupted, PoolFactory, Result
+from inferay.engine.batch.driver import CANCEL, Driver, PoolFactory
 from inferay.engine.batch.journal import SupersededError, claim, epochs, valid_records
+from inferay.engine.batch.manifest import SEAL, write_manifest
+from inferay.engine.batch.messages import WorkerStartFailed
 from inferay.engine.batch.pool import Events, LocalPool, SettingsOf
+from inferay.engine.batch.result import Interrupted, Result
 from inferay.engine.batch.spec import JobSpec
 from inferay.engine.batch.store import LocalLog, LocalStore
 from inferay.errors import Conflict, JobError
@@ -805,6 +811,65 @@ def test_a_file_that_someone_else_put_there_meanwhile_is_never_touched(
     result = run_job(spec, inline(meddle))
     assert (result.status, (result.error or {})["code"]) == ("Failed", "OutputExists")
     assert out(spec) == b"theirs"
+
+
+class NotedPool(LocalPool):
+    """A pool that notes which workers were started before the manifest was sealed."""
+
+    def __init__(self, work: str, early: list[int], settings_of: SettingsOf, events: Events):
+        super().__init__(settings_of, events)
+        self._store, self._early = LocalStore(Path(work)), early
+
+    def start(self, slot: int) -> None:
+        if not self._store.exists(SEAL):
+            self._early.append(slot)
+        super().start(slot)
+
+
+@pytest.mark.parametrize(("files", "workers", "early"), [(9, 2, [0, 1]), (3, 2, [0])])
+def test_workers_start_while_the_input_is_listed_but_none_without_a_mini_batch(
+    make_spec: MakeSpec, run_job: RunJob, files: int, workers: int, early: list[int]
+) -> None:
+    spec = make_spec(files=files, workers=workers)
+    found: list[int] = []
+    result = run_job(spec, partial(NotedPool, spec.work, found))
+    assert (result.status, result.counts.items_ok, found) == ("Completed", files, early)
+    spec = make_spec(files=files, workers=workers, name="empty", input_type="uri_file",
+                     input=Path(spec.input) / "none")
+    found.clear()
+    assert (run_job(spec, partial(NotedPool, spec.work, found)).status, found) == ("Failed", [])
+
+
+def test_a_worker_whose_init_fails_while_the_input_is_listed_fails_the_job(
+    make_spec: MakeSpec, run_job: RunJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec("def init():\n    raise ValueError('no model')\ndef run(mini_batch): ...")
+    has_failed = threading.Event()
+
+    class Slow(LocalPool):
+        def __init__(self, settings_of: SettingsOf, events: Events) -> None:
+            super().__init__(settings_of, events)
+            put = events.put
+
+            def noted(event: Any) -> None:
+                put(event)
+                if isinstance(event, WorkerStartFailed):
+                    has_failed.set()
+
+            self._events = SimpleNamespace(put=noted)   # type: ignore[assignment]
+
+    seal = write_manifest
+
+    def sealed_late(*args: Any, **kwargs: Any) -> Any:
+        found = seal(*args, **kwargs)
+        assert has_failed.wait(30)
+        return found
+
+    monkeypatch.setattr("inferay.engine.batch.driver.write_manifest", sealed_late)
+    result = run_job(spec, Slow)
+    assert result.status == "Failed"
+    assert result.error is not None
+    assert "no model" in str(result.error)
 
 
 def test_workers_are_given_back_while_the_last_mini_batch_is_scored(

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from inferay.engine.batch.driver import Result
 from inferay.engine.batch.journal import valid_records
+from inferay.engine.batch.result import Result
 from inferay.engine.batch.spec import JobSpec
 from inferay.engine.batch.store import LocalStore
 from tests.services import skip_without

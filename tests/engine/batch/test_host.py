@@ -13,7 +13,6 @@ import psutil
 import pytest
 
 from inferay.engine.batch import host as hosts
-from inferay.engine.batch.driver import Result
 from inferay.engine.batch.host import WorkerHost
 from inferay.engine.batch.messages import (
     Event,
@@ -23,6 +22,7 @@ from inferay.engine.batch.messages import (
     WorkerSettings,
 )
 from inferay.engine.batch.pool import Events, LocalPool, SettingsOf
+from inferay.engine.batch.result import Result
 from inferay.engine.batch.spec import JobSpec
 from inferay.engine.batch.store import LocalStore
 from inferay.engine.batch.units import Range

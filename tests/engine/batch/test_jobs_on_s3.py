@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from inferay.engine.batch.driver import Driver, Result
+from inferay.engine.batch.driver import Driver
 from inferay.engine.batch.journal import SupersededError, claim, valid_records
 from inferay.engine.batch.messages import Lease
 from inferay.engine.batch.pool import LocalPool
+from inferay.engine.batch.result import Result
 from inferay.engine.batch.spec import JobSpec
 from inferay.engine.batch.store import open_store
 from inferay.engine.storage import Access

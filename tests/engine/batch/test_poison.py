@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from inferay.engine.batch.driver import Result
 from inferay.engine.batch.memory import MB
+from inferay.engine.batch.result import Result
 from inferay.engine.batch.spec import JobSpec
 
 MakeSpec = Callable[..., JobSpec]

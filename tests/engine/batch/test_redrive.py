@@ -15,7 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from inferay.engine.batch.driver import Driver, Interrupted, PoolFactory, Result
+from inferay.engine.batch.driver import Driver, PoolFactory
+from inferay.engine.batch.result import Interrupted, Result
 from inferay.engine.batch.spec import JobSpec, Redrive
 from inferay.errors import Conflict
 from tests.chaos.steps import Crash, crash, steps

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from inferay.engine.batch.driver import Driver, Result
+from inferay.engine.batch.driver import Driver
 from inferay.engine.batch.pool import LocalPool
 from inferay.engine.batch.prefetch import Prefetcher
+from inferay.engine.batch.result import Result
 from inferay.engine.batch.spec import JobSpec
 from inferay.engine.batch.units import Unit
 from inferay.engine.storage import Access

@@ -11,8 +11,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from inferay.engine.batch.driver import Interrupted, PoolFactory, Result
+from inferay.engine.batch.driver import PoolFactory
 from inferay.engine.batch.journal import valid_records
+from inferay.engine.batch.result import Interrupted, Result
 from inferay.engine.batch.spec import JobSpec
 from inferay.engine.batch.store import LocalStore
 

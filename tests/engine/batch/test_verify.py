@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from inferay.engine.batch.driver import PoolFactory, Result
+from inferay.engine.batch.driver import PoolFactory
 from inferay.engine.batch.listing import list_input
+from inferay.engine.batch.result import Result
 from inferay.engine.batch.spec import JobSpec, hash_of, hash_path
 from inferay.engine.batch.store import LocalStore
 from inferay.engine.batch.verify import Stopped, verify

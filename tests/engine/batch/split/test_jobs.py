@@ -10,7 +10,7 @@ from typing import Any
 import pandas
 import pytest
 
-from inferay.engine.batch.driver import Result
+from inferay.engine.batch.result import Result
 from inferay.engine.batch.spec import JobSpec
 
 ROWWISE = """

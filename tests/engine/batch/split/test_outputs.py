@@ -13,7 +13,7 @@ import pandas
 import pyarrow.parquet as pq
 import pytest
 
-from inferay.engine.batch.driver import Result
+from inferay.engine.batch.result import Result
 from inferay.engine.batch.spec import JobSpec, Redrive
 
 SCORE = """
