@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from inferay.engine.batch.spec import JobSpec, file_names, hash_of, hash_path
-from inferay.engine.batch.units import Unit
+from inferay.engine.batch.units import Unit, units_from_json, units_to_json
 from inferay.errors import Conflict
 
 #: Files of code or model that are recorded by name; of a folder with more, only the hash is.
@@ -133,7 +133,7 @@ def _tree_facts(spec: JobSpec, path: str, known_hash: str | None) -> dict[str, A
     files = _files(spec, path)
     return {
         "sha256": known_hash or hash_in_place(spec, path),
-        "files": [unit.to_json() for unit in files] if len(files) <= FILES_MAX else [],
+        "files": units_to_json(files if len(files) <= FILES_MAX else []),
     }
 
 
@@ -141,8 +141,9 @@ def _changed_tree(spec: JobSpec, was: dict[str, Any], path: str) -> Iterator[str
     if path and not os.path.exists(path):
         yield "it is gone"
     elif hash_in_place(spec, path) != was["sha256"]:
-        named = changed_units(map(Unit.from_json, was["files"]), _files(spec, path))
-        first = next(named, None) if was["files"] else None
+        files = units_from_json(was["files"])
+        named = changed_units(files, _files(spec, path))
+        first = next(named, None) if files else None
         yield first or "the content of a file"
         yield from named if first else ()
 

@@ -91,7 +91,15 @@ class Inputs:
         root = self.root
         paths = [f"{root}/{unit.path}" for unit in units]
         for path, unit in zip(paths, units, strict=True):
-            _check_unchanged(path, unit)
+            try:
+                found = os.stat(path)
+            except OSError as error:
+                code = "InputMissing" if isinstance(error, FileNotFoundError) else "InputUnreadable"
+                raise ReadError(f"cannot read {path}: {error.strerror}", code=code) from error
+            if found.st_size != unit.size_bytes:
+                raise changed(path, f"{found.st_size} bytes instead of {unit.size_bytes}")
+            if found.st_mtime_ns != unit.version:
+                raise changed(path, "it was written to")
         return paths
 
     def tables(self, pieces: Iterable[Piece]) -> Iterator[tuple[Table, list[Source]]]:
@@ -124,18 +132,6 @@ class Inputs:
             self._reader.close()
         if self._prefetcher is not None:
             self._prefetcher.close()
-
-
-def _check_unchanged(path: str, unit: Unit) -> None:
-    try:
-        found = os.stat(path)
-    except OSError as error:
-        code = "InputMissing" if isinstance(error, FileNotFoundError) else "InputUnreadable"
-        raise ReadError(f"cannot read {path}: {error.strerror}", code=code) from error
-    if found.st_size != unit.size_bytes:
-        raise changed(path, f"{found.st_size} bytes instead of {unit.size_bytes}")
-    if found.st_mtime_ns != unit.version:
-        raise changed(path, "it was written to")
 
 
 def _fit(one: Any, other: Any) -> bool:

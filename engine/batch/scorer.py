@@ -128,7 +128,8 @@ class Scorer:
             if index > lease.range.first and time.monotonic() - began_s > lease.budget_s:
                 rest = Range(index, lease.range.stop)
                 break
-            self._prefetch(self._manifest, replace(lease.range, first=index), waiting)
+            if self._inputs.wants_more:
+                self._prefetch(self._manifest, replace(lease.range, first=index), waiting)
             outcome = self._score_one(self._manifest, index, lease.range.items)
             if isinstance(outcome, Failed):
                 self._end_run(index)
@@ -244,8 +245,6 @@ class Scorer:
         self, manifest: ManifestReader, rest: Range, waiting: Callable[[], Sequence[Lease]]
     ) -> None:
         """Have fetched what comes next, as far as the scratch folder goes."""
-        if not self._inputs.wants_more:
-            return
         for work in (rest, *(lease.range for lease in waiting())):
             for index in range(work.first, work.stop):
                 if not self._inputs.wants_more:

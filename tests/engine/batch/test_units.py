@@ -6,7 +6,15 @@ import os
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferay.engine.batch.units import Piece, Range, Unit, items_of, pieces_of
+from inferay.engine.batch.units import (
+    Piece,
+    Range,
+    Unit,
+    items_of,
+    pieces_of,
+    units_from_json,
+    units_to_json,
+)
 
 file_names = st.binary(min_size=1, max_size=40).map(os.fsdecode)
 parts = st.none() | st.tuples(
@@ -17,14 +25,17 @@ versions = st.integers(0, 2**62) | st.text(max_size=40)
 units = st.builds(Unit, file_names, st.integers(0, 2**60), versions, parts, spans)
 
 
-@given(units)
-def test_a_unit_survives_json_whatever_bytes_its_name_has(unit: Unit) -> None:
-    assert Unit.from_json(json.loads(json.dumps(unit.to_json()))) == unit
+@given(st.lists(units | st.builds(Unit, file_names, st.integers(0, 2**60), versions)))
+def test_units_survive_json_whatever_bytes_their_names_have(found: list[Unit]) -> None:
+    again = units_from_json(json.loads(json.dumps(units_to_json(found))))
+    assert again == found
+    assert {type(unit) for unit in again} <= {Unit}
 
 
 @given(st.binary(min_size=1, max_size=40))
 def test_the_bytes_of_a_name_come_back_exactly(name: bytes) -> None:
-    unit = Unit.from_json(json.loads(json.dumps(Unit(os.fsdecode(name), 0, 0).to_json())))
+    units = [Unit(os.fsdecode(name), 0, 0)]
+    [unit] = units_from_json(json.loads(json.dumps(units_to_json(units))))
     assert os.fsencode(unit.path) == name
 
 
