@@ -11,7 +11,7 @@ from tests.control.conftest import Plane, deploy, invocation
 
 #: Scores 2,000 items but for one that raises, one that hangs and two that take their worker along.
 BROKEN = """
-import os, time
+import ctypes, os, time
 
 def init():
     pass
@@ -25,9 +25,9 @@ def run(mini_batch):
             while True:
                 time.sleep(1)
         if number == 501:
-            os.abort()
+            ctypes.string_at(0)
         if number == 1999:
-            os._exit(7)
+            leak = [bytearray(10 << 20) for _ in range(1000)]
     return [f"{os.path.basename(path)} {open(path).read()}" for path in mini_batch]
 """
 FIXED = """
@@ -91,12 +91,14 @@ def test_four_poison_items_of_2000_are_scored_by_the_fixed_script_and_put_in_ord
         (data / f"{number:04d}.txt").write_text(str(number))
     retries = {"maxRetries": 0, "timeout": "PT1S"}
     deploy(plane, make_code(BROKEN), miniBatchSize=10, retrySettings=retries,
-           maxConcurrencyPerInstance=2)
+           maxConcurrencyPerInstance=2, properties={"inferay.worker_memory_mb": "150"})
     plane.http.post("/endpoints/digits/jobs", json=invocation(data, name="broken"))
     broken = plane.wait("broken")
     assert broken["status"] == "Completed"
-    assert [json.loads(line)["item"] for line in output(broken, "errors.jsonl").splitlines()] == [
-        "0017.txt", "0500.txt", "0501.txt", "1999.txt"
+    errors = [json.loads(line) for line in output(broken, "errors.jsonl").splitlines()]
+    assert [(error["item"], error["kind"]) for error in errors] == [
+        ("0017.txt", "Exception"), ("0500.txt", "Timeout"), ("0501.txt", "Crashed"),
+        ("1999.txt", "OutOfMemory"),
     ]
     fix(plane, make_code(FIXED))
     answer = redrive(plane, "broken", merge=True, properties={"name": "whole"})
