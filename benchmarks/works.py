@@ -145,11 +145,11 @@ WORKS = {
     work.name: work
     for work in (
         Work(
-            "w1", "tiny files, read in run(), 10 to a mini-batch", _TINY, 20_000, 900_000, 1.15,
+            "w1", "tiny files, read in run(), 10 to a mini-batch", _TINY, 20_000, 700_000, 1.15,
             {"ray_data": 3, "dask": 3, "daft": 3, "pool": 1},
         ),
         Work(
-            "w2", "files of about 5 ms CPU, 10 to a mini-batch", _BUSY, 2_000, 10_000, 1.05,
+            "w2", "files of about 5 ms CPU, 10 to a mini-batch", _BUSY, 2_000, 12_000, 1.05,
             {"ray_data": 1, "dask": 1, "daft": 1, "joblib": 1},
         ),
         Work(

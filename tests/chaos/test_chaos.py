@@ -23,7 +23,7 @@ def test_jobs_under_kills_of_workers_drivers_and_a_node_end_exact() -> None:
 
 def test_a_job_on_s3_under_kills_and_failed_requests_ends_exact() -> None:
     skip_without(radosgw.missing_program())
-    assert "files on s3 (with its input, 2% faults)" in run_trials(first=25, count=1)
+    assert "rows on s3 (with its input, 2% faults)" in run_trials(first=58, count=1)
 
 
 def run_trials(*, first: int, count: int) -> str:
