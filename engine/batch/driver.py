@@ -12,7 +12,7 @@ import os
 import queue
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,7 +30,7 @@ from inferay.engine.batch.journal import (
     valid_records,
 )
 from inferay.engine.batch.journal_writer import JournalWriter
-from inferay.engine.batch.listing import Listing, input_root, list_input
+from inferay.engine.batch.listing import Listing, check_outside, input_root, list_input
 from inferay.engine.batch.logs import write_logs
 from inferay.engine.batch.loop import ScoringLoop
 from inferay.engine.batch.manifest import (
@@ -52,7 +52,7 @@ from inferay.engine.batch.spec import JobSpec
 from inferay.engine.batch.store import Store, is_full, open_store
 from inferay.engine.batch.units import Unit, items_of
 from inferay.engine.storage import Access, is_remote
-from inferay.errors import InferayError, JobError
+from inferay.errors import Conflict, InferayError, JobError
 
 #: How often an object store is asked whether to cancel: it takes a request.
 CANCEL_LOOK_S = 1.0
@@ -106,6 +106,7 @@ class Driver:
         store = open_store(self.spec.work, self.access)
         output = open_store(self.spec.output, self.access)
         if not epochs(store):
+            check_outside(self.spec.output, self.spec.input)
             outputs.check_free(output, self.spec.settings.output_file_name, self.spec.output)
         refusal = self._refusal(store, output)
         if refusal is not None and self.epoch is None:
@@ -142,15 +143,17 @@ class Driver:
         except (InferayError, OSError) as error:
             self._close_pool()
             writer.close()
-            error = _storage_full(error)
-            status = "Canceled" if isinstance(error, Canceled) else "Failed"
             check_newest(store, epoch)
-            with contextlib.suppress(InferayError, OSError):   # the first error says why
-                publish_partial(self.spec, self.access)
-            counts = dispatcher.counts if dispatcher else Counts()
             result = Result(
-                status, epoch, self.spec.output, counts, error.as_dict(), self._seconds()
+                "Canceled" if isinstance(error, Canceled) else "Failed", epoch, self.spec.output,
+                dispatcher.counts if dispatcher else Counts(), _storage_full(error).as_dict(),
+                self._seconds(),
             )
+            with contextlib.suppress(InferayError, OSError):   # the first error says why
+                if self._is_published(output):   # only the last request's answer was lost
+                    result = replace(result, status="Completed", error=None)
+                else:
+                    publish_partial(self.spec, self.access)
         finally:
             self._close_pool()
             writer.close()
@@ -238,7 +241,9 @@ class Driver:
 
     def _plan(self, store: Store) -> tuple[str, Planned]:
         if self.spec.redrive is not None:
-            redrive, root, planned = make_plan(self.spec.redrive, self.access)
+            redrive, root, planned = make_plan(
+                self.spec.redrive, self.spec.settings.table, self.access
+            )
             store.replace(PLAN, redrive.to_bytes())
             return root, planned
         root, units = self._list()
@@ -315,9 +320,15 @@ class Driver:
                 run_facts=progress.run_facts(dispatcher.counts), close_files=self._close_pool,
                 access=self.access,
             )
-        with contextlib.suppress(OSError):   # what is left over harms nobody
+        with contextlib.suppress(InferayError, OSError):   # what is left over harms nobody
             for folder in ("segments", "files", "staging"):
                 store.delete(folder)
+
+    def _is_published(self, output: Store) -> bool:
+        try:
+            return outputs.is_published(output, self.spec.name)
+        except Conflict:   # another job has published there
+            return False
 
     def _check_stop(self, store: Store) -> None:
         if self.is_stopped():

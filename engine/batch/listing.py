@@ -61,6 +61,24 @@ def input_root(path: str, input_type: str) -> str:
     return path if is_whole else os.path.dirname(path)
 
 
+def check_outside(output: str, source: str) -> None:
+    """Check that what a job writes does not become part of its own input.
+
+    Raises:
+        InvalidInput: The output lies in the input, or is it; links count as what they lead to.
+    """
+    if is_remote(output) != is_remote(source):
+        return
+    inner, outer = output, source
+    if not is_remote(output):
+        inner, outer = os.path.realpath(inner), os.path.realpath(outer)
+    if inner == outer or inner.startswith(f"{outer.rstrip('/')}/"):
+        raise InvalidInput(
+            f"the output {output} lies in the input {source}; choose another output path",
+            target="outputData",
+        )
+
+
 def list_remote(root: str, uri: str, access: Access) -> Iterator[Unit]:
     """Yield a unit per remote file, in bytewise order of the path, as they are listed.
 

@@ -21,7 +21,7 @@ from inferay.engine.batch.formats import final_bytes
 from inferay.engine.batch.formats.so_far import columns_of
 from inferay.engine.batch.journal import Record, valid_records
 from inferay.engine.batch.manifest import ManifestReader, Seal
-from inferay.engine.batch.store import Store
+from inferay.engine.batch.store import LocalStore, Store
 from inferay.engine.batch.units import narrowed
 from inferay.errors import Conflict, JobError
 
@@ -57,6 +57,10 @@ def check_free(output: Store, file_name: str, where: str) -> None:
     Raises:
         Conflict: One is taken: an existing output is never overwritten.
     """
+    if isinstance(output, LocalStore) and output.root.exists() and not output.root.is_dir():
+        raise Conflict(
+            f"{where} is no folder; choose another output path", code="OutputExists", target=where
+        )
     for name in (file_name, SUCCESS, ERRORS, file_name + PARTIAL):
         if output.exists(name):
             raise Conflict(

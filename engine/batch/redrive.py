@@ -27,7 +27,7 @@ from inferay.engine.batch.store import Store, open_store
 from inferay.engine.batch.units import Range, Unit, narrowed
 from inferay.engine.storage import Access, is_remote
 from inferay.engine.storage.read_errors import ReadError
-from inferay.errors import Conflict, JobError
+from inferay.errors import Conflict, InvalidInput, JobError
 
 PLAN = "redrive.json"
 FORMAT = "inferay.redrive"
@@ -122,13 +122,19 @@ class Plan:
         )
 
 
-def make_plan(redrive: Redrive, access: Access) -> tuple[Plan, str, Planned]:
+def make_plan(redrive: Redrive, table: str, access: Access) -> tuple[Plan, str, Planned]:
     """Return the plan, what the units' paths are relative to, and the mini-batches.
 
     Reads the old rows whole if they are to be merged.
 
+    Args:
+        redrive: Of the new job's spec.
+        table: What its `run()` takes: `pandas`, `pyarrow`, or "" for paths.
+        access: How remote storage is reached.
+
     Raises:
         JobError: Nothing failed, or the old job or its output is not there as it was.
+        InvalidInput: Rows failed, but `run()` takes paths, or files, and it takes tables.
         Conflict: A failed item changed since.
     """
     store, output = open_store(redrive.work, access), open_store(redrive.output, access)
@@ -153,8 +159,35 @@ def make_plan(redrive: Redrive, access: Access) -> tuple[Plan, str, Planned]:
     if redrive.merge:
         check_old_rows(plan, output)
     manifest = ManifestReader(store, seal)
-    _check_input(redrive.job, seal, list(_units(manifest, layout)), access)
-    return plan, seal.root, Planned(_mini_batches(manifest, layout), manifest.types)
+    units = list(_units(manifest, layout))
+    check_argument(redrive.job, any(unit.rows is not None for unit in units), table)
+    _check_input(redrive.job, seal, units, access)
+    # Types as pandas has them say nothing to Arrow, nor the other way round.
+    types = {
+        path: one for path, one in manifest.types.items()
+        if isinstance(one, str) == (table == "pyarrow")
+    }
+    return plan, seal.root, Planned(_mini_batches(manifest, layout), types)
+
+
+def check_argument(job: str, is_of_rows: bool, table: str) -> None:
+    """Check that what failed can be given to `run()`: rows as a table, files as paths.
+
+    Raises:
+        InvalidInput: It cannot.
+    """
+    if is_of_rows and not table:
+        raise InvalidInput(
+            f"rows of files failed in job {job}, whose run() took tables; this run() takes paths "
+            "and would score the whole files: let it take a table, or invoke the endpoint anew",
+            code="RedriveImpossible", target=job,
+        )
+    if table and not is_of_rows:
+        raise InvalidInput(
+            f"files failed in job {job}, whose run() took paths; this run() takes tables: let it "
+            "take paths, or invoke the endpoint anew",
+            code="RedriveImpossible", target=job,
+        )
 
 
 def read_plan(store: Store) -> Plan | None:

@@ -342,7 +342,10 @@ def make_folder(folder: Path) -> None:
         missing.append(folder)
         folder = folder.parent
     for folder in reversed(missing):
-        folder.mkdir(exist_ok=True)
+        try:
+            folder.mkdir(exist_ok=True)
+        except FileExistsError:   # which would mean that a name is taken, not that it cannot be
+            raise NotADirectoryError(errno.ENOTDIR, "this is a file", str(folder)) from None
         sync_folder(folder.parent)
 
 

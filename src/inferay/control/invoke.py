@@ -20,6 +20,7 @@ from inferay.control.operations import begin
 from inferay.control.tables import Asset, Deployment, Job
 from inferay.control.tokens import Principal
 from inferay.engine.batch.formats import check_format
+from inferay.engine.batch.listing import check_outside
 from inferay.engine.batch.output import check_free
 from inferay.engine.batch.spec import JobSettings, JobSpec, Redrive, hash_of
 from inferay.engine.batch.split.declared import resolve_split
@@ -133,8 +134,7 @@ def add_job(
         properties,
     )
     output = _output(context, session, who, properties, name)
-    if output == source[0] or output.startswith(f"{source[0].rstrip('/')}/"):
-        raise InvalidInput(f"the output {output} lies in the input", target="outputData")
+    check_outside(output, source[0])
     spec, notices = _spec(context, session, entity, name, source, output)
     spec = replace(spec, redrive=redrive)
     check_format(spec.settings.output_file_name)

@@ -18,6 +18,7 @@ from inferay.control.tables import Job
 from inferay.control.tokens import Principal
 from inferay.engine.batch.formats import format_of
 from inferay.engine.batch.output import SUCCESS, is_published
+from inferay.engine.batch.redrive import check_argument
 from inferay.engine.batch.spec import JobSpec, Redrive
 from inferay.engine.batch.store import open_store
 from inferay.engine.resources import BatchJobBody, BatchJobProperties, RedriveBody, parse_body
@@ -101,8 +102,10 @@ def redrive(
             before.settings.output_file_name if is_text else "", asked.merge,
         ),
     )
+    after = JobSpec.from_dict(invoked.job.spec or {})
+    check_argument(name, bool(before.settings.table), after.settings.table)
     if asked.merge:
-        _check_mergeable(before, JobSpec.from_dict(invoked.job.spec or {}))
+        _check_mergeable(before, after)
     return invoked
 
 

@@ -30,7 +30,8 @@ from inferay.engine.batch.pool import Events, LocalPool, SettingsOf
 from inferay.engine.batch.result import Interrupted, Result
 from inferay.engine.batch.spec import JobSpec
 from inferay.engine.batch.store import LocalLog, LocalStore
-from inferay.errors import Conflict, JobError
+from inferay.engine.storage.retries import StorageUnavailable
+from inferay.errors import Conflict, InvalidInput, JobError
 
 MakeSpec = Callable[..., JobSpec]
 RunJob = Callable[..., Result]
@@ -796,6 +797,56 @@ def test_a_job_that_fails_while_it_publishes_leaves_no_predictions(
     monkeypatch.undo()
     assert run_job(spec, inline(poisoned)).status == "Completed"
     assert listing(spec) == ["_SUCCESS.json", "errors.jsonl", "predictions.csv"]
+
+
+def test_a_published_output_stays_whatever_fails_afterwards(
+    make_spec: MakeSpec, run_job: RunJob, inline: Inline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to the last request is lost, and what is left over cannot be deleted."""
+    spec = make_spec(mini_batch_size=1)
+    create = LocalStore.create
+
+    def lost(self: LocalStore, name: str, data: bytes) -> None:
+        create(self, name, data)
+        if name == "_SUCCESS.json":
+            raise StorageUnavailable("no answer")
+
+    def undeletable(self: LocalStore, prefix: str) -> None:
+        raise StorageUnavailable(f"cannot delete {prefix}")
+
+    for number, (name, broken) in enumerate([("create", lost), ("delete", undeletable)]):
+        spec = make_spec(mini_batch_size=1, name=f"job{number}")
+        with monkeypatch.context() as patch:
+            patch.setattr(LocalStore, name, broken)
+            result = run_job(spec, inline(poisoned))
+        assert (result.status, result.error, result.counts.items_failed) == ("Completed", None, 1)
+        for _ in range(2):
+            assert listing(spec) == ["_SUCCESS.json", "errors.jsonl", "predictions.csv"]
+            assert run_job(spec, inline(poisoned)).status == "Completed"
+
+
+@pytest.mark.parametrize("place", ["", "/out", "/../link/out"])
+def test_an_output_in_the_input_is_refused_before_anything_is_written(
+    make_spec: MakeSpec, run_job: RunJob, inline: Inline, tmp_path: Path, place: str
+) -> None:
+    spec = make_spec()
+    (tmp_path / "link").symlink_to(spec.input)
+    spec = replace(spec, output=f"{spec.input}{place}")
+    with pytest.raises(InvalidInput, match="lies in the input"):
+        run_job(spec, inline(echo))
+    assert not Path(spec.work).exists()
+    assert len(os.listdir(spec.input)) == 10
+
+
+def test_an_output_that_is_a_file_is_refused(
+    make_spec: MakeSpec, run_job: RunJob, inline: Inline
+) -> None:
+    spec = make_spec()
+    Path(spec.output).parent.mkdir()
+    Path(spec.output).write_text("theirs")
+    with pytest.raises(Conflict, match="is no folder; choose another output path"):
+        run_job(spec, inline(echo))
+    assert not Path(spec.work).exists()
 
 
 def test_a_file_that_someone_else_put_there_meanwhile_is_never_touched(

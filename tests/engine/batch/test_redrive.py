@@ -236,6 +236,32 @@ def test_rows_that_were_changed_or_moved_are_not_merged(old: JobSpec, inline: In
     assert failed(redrive(old, "none"), inline(scoring()))[0] == "OutputMissing"
 
 
+@pytest.mark.parametrize(("was", "is_"), [("pandas", ""), ("pyarrow", ""), ("", "pandas")])
+def test_rows_are_not_redriven_as_files_nor_files_as_rows(
+    make_spec: Make, run_job: Run, inline: Inline, tmp_path: Path, was: str, is_: str
+) -> None:
+    folder = tmp_path / "csv"
+    folder.mkdir()
+    (folder / "a.csv").write_text("v\n" + "".join(f"{number}\n" for number in range(6)))
+    (folder / "b.csv").write_text("v\n7\n")
+
+    def run(batch: Any, _: Path) -> list[int]:
+        if isinstance(batch, list):
+            is_poison = any("b.csv" in path for path in batch)
+        else:
+            is_poison = "3" in [str(value) for value in batch["v"]]
+        if is_poison:
+            raise ValueError("poison")
+        return [0] * len(batch)
+
+    split: dict[str, Any] = {"split": "rows", "mini_batch_size": "4 rows"}
+    old = make_spec(name="tables", input=folder, table=was, **(split if was else {}))
+    assert run_job(old, inline(run)).counts.items_failed >= 1
+    error = failed(redrive(old, "new", table=is_, **(split if is_ else {"split": "file"})),
+                   inline(run))
+    assert error[0] == "RedriveImpossible"
+
+
 def test_rows_that_were_changed_while_the_redrive_ran_are_not_merged(
     old: JobSpec, inline: Inline
 ) -> None:
