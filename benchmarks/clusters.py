@@ -23,7 +23,8 @@ def ray_cluster(folder: Path) -> Iterator[None]:
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(folder / "token")
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (so it is spelled)
-    (folder / "token").write_text(os.urandom(32).hex())
+    if not (folder / "token").exists():   # Ray keeps to the first that this process has read
+        (folder / "token").write_text(os.urandom(32).hex())
     import ray  # which reads these variables now
 
     ray.init(
