@@ -75,7 +75,7 @@ memstore device bytes = 4294967296
 osd max object name len = 460
 osd max object namespace len = 64
 [client.rgw.a]
-rgw frontends = beast endpoint=127.0.0.1:{port}
+rgw frontends = beast endpoint=127.0.0.1:{port} tcp_nodelay=1
 rgw dns name = localhost
 rgw thread pool size = 64
 rgw num rados handles = 1
