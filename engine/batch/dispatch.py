@@ -86,7 +86,7 @@ class Dispatcher:
 
     def __init__(
         self, *, mini_batches: int, workers: int, max_retries: int, error_threshold: int,
-        items_of: Callable[[int], int], script: str = "score.py",
+        items_of: Callable[[int], int], script: str = "score.py", is_fetching: bool = False,
     ) -> None:
         self.counts = Counts()
         self.failure: InferayError | None = None
@@ -100,7 +100,7 @@ class Dispatcher:
         self._parts: dict[int, list[Part]] = {}
         self._attempts: dict[int, int] = {}   # of earlier epochs, where they all failed
         self._backlog = Backlog()
-        self._sizes = LeaseSizes(len(self.workers))
+        self._sizes = LeaseSizes(len(self.workers), is_fetching=is_fetching)
         self._kills: dict[int, int] = {}   # by mini-batch
         self._suspects: set[int] = set()   # mini-batches that have ended a process
         self._passes = 0   # how often the first retry was put off

@@ -277,6 +277,7 @@ class Driver:
             max_retries=settings.max_retries, error_threshold=settings.error_threshold,
             items_of=lambda index: items_of(manifest.mini_batch(index)),
             script=self.spec.scoring_script,
+            is_fetching=is_remote(self.spec.input) and not settings.table,
         )
         old = read_plan(store)
         if old is not None and old.is_merged:   # the new rows have to fit to the old ones

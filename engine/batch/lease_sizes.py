@@ -9,6 +9,9 @@ from inferay.engine.batch.slots import LEASES_PER_WORKER
 LEASE_S_MIN = 0.2
 LEASE_S_PER_WORKER = 0.001
 
+#: The same where files are fetched: a worker looks no further ahead than its leases reach.
+LEASE_S_FETCHING = 1.0
+
 #: The first lease, of unknown speed: its budget of time bounds it too.
 LEASE_MINI_BATCHES_FIRST = 32
 
@@ -28,10 +31,11 @@ LEASE_BUDGET = 2.0
 class LeaseSizes:
     """Sizes leases for so many workers, in mini-batches, by the speed that receipts show."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, *, is_fetching: bool = False) -> None:
         self._workers = workers
         self._cost_s = 0.0
-        self._lease_s = max(LEASE_S_MIN, workers * LEASE_S_PER_WORKER)
+        least_s = LEASE_S_FETCHING if is_fetching else LEASE_S_MIN
+        self._lease_s = max(least_s, workers * LEASE_S_PER_WORKER)
 
     @property
     def budget_s(self) -> float:

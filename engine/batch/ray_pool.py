@@ -30,6 +30,7 @@ from inferay.engine.batch.messages import (
 )
 from inferay.engine.batch.placement import WAITING_AFTER_S, WorkerResources, waiting_reason
 from inferay.engine.batch.pool import Events, SettingsOf, event_of
+from inferay.engine.batch.slots import LEASES_PER_WORKER
 from inferay.engine.batch.units import Range
 
 #: How often Ray is asked what is free while workers wait for a place.
@@ -115,12 +116,12 @@ class RayPool:
         self._settings_of = settings_of
         self._events = events
         self._resources = resources
-        # Two leases, a start, a look and a stop may be under way in one actor at once.
+        # Three leases, a start, a look and a stop may be under way in one actor at once.
         custom = dict(resources.custom)
         self._actor_class = ray.remote(WorkerActor).options(
             num_cpus=resources.num_cpus, num_gpus=resources.num_gpus,
             memory=custom.pop("memory", None), resources=custom or None,
-            max_restarts=0, max_task_retries=0, max_concurrency=5,
+            max_restarts=0, max_task_retries=0, max_concurrency=LEASES_PER_WORKER + 3,
         )
         self._actors: dict[int, Any] = {}   # handles; Ray has no type for their methods
         self._starts: dict[int, int] = {}

@@ -12,8 +12,9 @@ from itertools import islice
 
 from inferay.engine.batch.messages import Lease
 
-#: Leases that a worker holds: one in hand, one waiting, so that it is never idle.
-LEASES_PER_WORKER = 2
+#: Leases that a worker holds: one in hand, one whose files are fetched meanwhile, and one that is
+#: on its way while the first ends; so that it is never idle.
+LEASES_PER_WORKER = 3
 
 #: Workers asked for in one turn of the driver's loop: an actor costs it about a millisecond, and
 #: those that are up must not wait for a thousand others to be asked for.
@@ -163,7 +164,11 @@ class Slots:
     # -- who takes the next lease
 
     def with_room(self, leases_allowed: int) -> int | None:
-        """Return a ready worker that holds fewer leases than allowed, an idle one first."""
+        """Return a ready worker that may take a lease, an idle one first.
+
+        Args:
+            leases_allowed: 1, or as many as a worker holds at most.
+        """
         for state in ("idle", "room")[:leases_allowed]:
             if self._in[state]:
                 return next(iter(self._in[state]))

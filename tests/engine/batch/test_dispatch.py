@@ -30,6 +30,7 @@ from inferay.engine.batch.lease_sizes import (
     LEASE_MINI_BATCHES_MAX,
     LEASE_S_MIN,
     LEASE_S_TAIL,
+    LeaseSizes,
 )
 from inferay.engine.batch.messages import Done, Failed, Failure, Lease, Receipt
 from inferay.engine.batch.sameness import PROBES, PROBES_AFTER_DEATH, cause_of
@@ -557,10 +558,10 @@ def test_a_lease_of_tiny_mini_batches_stays_worth_its_receipt() -> None:
     assert sum(sizes) == 1000
 
 
-def test_a_worker_holds_two_leases_and_one_near_the_end() -> None:
-    bench = Bench([1] * 12, workers=2).begin()
-    assert bench.lease() is not None
-    assert bench.lease() is not None
+def test_a_worker_holds_several_leases_and_one_near_the_end() -> None:
+    bench = Bench([1] * 100, workers=2).begin()
+    for _ in range(LEASES_PER_WORKER):
+        assert bench.lease() is not None
     assert bench.lease() is None
     for lease in list(bench.dispatcher.workers[0].leases):
         bench.answer(0, lease, cost_s=10.0)
@@ -568,6 +569,13 @@ def test_a_worker_holds_two_leases_and_one_near_the_end() -> None:
         bench.answer(0, lease_of(bench), cost_s=10.0)
     assert bench.lease() is not None
     assert bench.lease() is None
+
+
+def test_leases_are_longer_where_files_are_fetched_ahead() -> None:
+    sizes = [LeaseSizes(2, is_fetching=fetching) for fetching in (False, True)]
+    for one in sizes:
+        one.measure(Bench([1] * 10).begin().receipt_of(Lease(1, Range(0, 10), 1, 1.0)))
+    assert [one.next(10_000, 1_000) for one in sizes] == [20, 100]
 
 
 def test_what_a_worker_gave_back_goes_to_the_next_one() -> None:

@@ -5,7 +5,12 @@ import itertools
 import pytest
 
 from inferay.engine.batch.messages import Lease
-from inferay.engine.batch.slots import RELEASE_AFTER_S, STARTS_PER_TURN, Slots
+from inferay.engine.batch.slots import (
+    LEASES_PER_WORKER,
+    RELEASE_AFTER_S,
+    STARTS_PER_TURN,
+    Slots,
+)
 from inferay.engine.batch.units import Range
 
 _ids = itertools.count(1)
@@ -44,12 +49,14 @@ def test_no_more_workers_are_asked_for_than_could_have_something_to_do() -> None
 def test_an_idle_worker_takes_before_one_that_has_something_to_do() -> None:
     slots = ready(2)
     slots.take(0, lease())
-    assert slots.with_room(2) == 1
+    assert slots.with_room(LEASES_PER_WORKER) == 1
     slots.take(1, lease())
-    assert (slots.with_room(1), slots.with_room(2)) == (None, 0)
-    slots.take(0, lease())
-    slots.take(1, lease())
-    assert slots.with_room(2) is None
+    assert (slots.with_room(1), slots.with_room(LEASES_PER_WORKER)) == (None, 0)
+    for _ in range(LEASES_PER_WORKER - 1):
+        for slot in (0, 1):
+            assert slots.with_room(LEASES_PER_WORKER) == slot
+            slots.take(slot, lease())
+    assert slots.with_room(LEASES_PER_WORKER) is None
 
 
 def test_a_worker_has_room_again_when_it_has_answered() -> None:
