@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
-import gc
 import json
 import logging
 import os
@@ -185,7 +184,6 @@ def _start(
         Path(settings.code_dir), settings.scoring_script, packages=settings.packages
     )
     script.init()
-    gc.freeze()   # what is here now lives as long as the process: no collection looks at it again
     return script, Scorer(
         settings, script.run, staging, hand, store, scratch.make("input") if scratch else None
     )
