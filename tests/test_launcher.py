@@ -19,6 +19,8 @@ import pytest
 
 from inferay import launcher, processes, ray_head
 from inferay.config import Workspace
+from inferay.control.storage import write_access
+from inferay.engine.storage import Access
 from inferay.errors import Conflict, InferayError, Unavailable
 from inferay.processes import Process
 from inferay.ray_head import RayHead
@@ -219,6 +221,16 @@ def test_a_child_gets_no_settings_of_another_ray_or_workspace(
     found = processes.clean_environment()
     assert {"INFERAY_DATABASE_URL", "MINE"} <= set(found)
     assert not {"RAY_ADDRESS", "INFERAY_TOKEN"} & set(found)
+
+
+def test_private_addresses_that_up_was_told_to_allow_are_allowed_to_drivers(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INFERAY_ALLOW_PRIVATE_ADDRESSES", "true")
+    access = Access.from_environment(processes.clean_environment())   # as the control plane does
+    path = write_access(workspace, "job", access)
+    assert path is not None
+    assert Access.from_dict(json.loads(path.read_bytes())).allow_private_addresses
 
 
 def test_ports_are_free_distinct_and_out_of_the_way_of_rays_workers() -> None:

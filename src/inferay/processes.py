@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 
 from inferay.config import Workspace
+from inferay.engine.storage.addresses import ALLOW_VARIABLE
 from inferay.errors import InferayError
 
 #: How long a process gets between SIGTERM and SIGKILL.
@@ -29,6 +30,9 @@ STOP_WAIT_S = 10.0
 
 #: Ray takes 10002 to 19999 for workers by default, and the kernel 32768 and up for clients.
 PORTS = range(20_000, 32_000)
+
+#: Settings of ours that are for the control plane, and come from who called `up`.
+_KEPT = ("INFERAY_DATABASE_URL", ALLOW_VARIABLE)
 
 
 @dataclass(frozen=True)
@@ -113,9 +117,8 @@ def find(processes: Mapping[str, Any], name: str) -> psutil.Process | None:
 
 def clean_environment() -> dict[str, str]:
     """Return this process's environment without another Ray's or Python's settings."""
-    kept = ("INFERAY_DATABASE_URL",)
     return {
-        k: v for k, v in os.environ.items() if k in kept or not k.startswith(("RAY_", "INFERAY_"))
+        k: v for k, v in os.environ.items() if k in _KEPT or not k.startswith(("RAY_", "INFERAY_"))
     }
 
 
