@@ -105,10 +105,7 @@ class Driver:
         """
         store = open_store(self.spec.work, self.access)
         output = open_store(self.spec.output, self.access)
-        if not epochs(store):
-            check_outside(self.spec.output, self.spec.input)
-            outputs.check_free(output, self.spec.settings.output_file_name, self.spec.output)
-        refusal = self._refusal(store, output)
+        refusal = self._output_refusal(store, output) or self._refusal(store, output)
         if refusal is not None and self.epoch is None:
             raise refusal
         facts = {} if epochs(store) else {"began": facts_of(self.spec)}
@@ -181,6 +178,16 @@ class Driver:
 
     # -- the phases
 
+    def _output_refusal(self, store: Store, output: Store) -> InferayError | None:
+        """Return why a job that has not begun to write cannot have its output; as `_refusal`."""
+        try:
+            if not store.exists(SEAL):
+                check_outside(self.spec.output, self.spec.input)
+                outputs.check_free(output, self.spec.settings.output_file_name, self.spec.output)
+        except (InferayError, OSError) as error:
+            return _storage_full(error)
+        return None
+
     def _refusal(self, store: Store, output: Store) -> InferayError | None:
         """Return why a job that was begun must not go on: something changed.
 
@@ -197,8 +204,10 @@ class Driver:
                 self._listed(store, sealed) if sealed else (),
             )
         except InferayError as error:
-            is_over = self.epoch is not None and outputs.is_published(output, self.spec.name)
-            return None if is_over else error
+            with contextlib.suppress(InferayError, OSError):
+                if self.epoch is not None and outputs.is_published(output, self.spec.name):
+                    return None
+            return error
         return None
 
     def _seal(self, store: Store, epoch: int) -> Seal:

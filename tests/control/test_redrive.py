@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from inferay.engine.batch.store import MemoryStore
 from tests.control.conftest import Plane, deploy, invocation
 
 #: Scores 2,000 items but for one that raises, one that hangs and two that take their worker along.
@@ -170,6 +171,18 @@ def test_what_cannot_be_redriven_is_refused_and_leaves_nothing(
     answer = redrive(plane, failed, **body)
     assert answer.status_code == status, answer.text
     assert said in answer.json()["error"]["message"]
+    assert len(plane.http.get("/v1/jobs").json()["value"]) == 1
+
+
+def test_an_output_on_s3_that_exists_is_refused_and_leaves_nothing(
+    plane: Plane, failed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = MemoryStore()
+    taken.create("predictions.csv", b"theirs")
+    monkeypatch.setattr("inferay.control.invoke.open_store", lambda where, access: taken)
+    outputs = {"score": {"jobOutputType": "UriFolder", "uri": "s3://lake/taken"}}
+    answer = redrive(plane, failed, properties={"outputData": outputs})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "OutputExists")
     assert len(plane.http.get("/v1/jobs").json()["value"]) == 1
 
 

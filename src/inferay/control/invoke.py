@@ -290,9 +290,11 @@ def _check_local_output(path: Path, target: str) -> None:
 
 def check_remote(
     context: Context, who: Principal, endpoint: str, body: Mapping[str, Any],
-    deployment: str | None, request_id: str | None,
+    deployment: str | None, request_id: str | None, source: tuple[str, str] | None = None,
 ) -> None:
     """Look at an invocation's remote input and output, before the transaction that adds the job.
+
+    A redrive gives its `source`, which is its job's, resolved.
 
     Raises:
         As `invoke`, and what reading there raises.
@@ -305,11 +307,11 @@ def check_remote(
         if wanted is None or session.get(Job, name) is not None:
             return   # a repeat is answered with its job, whatever became of the input since
         chosen = get_deployment(session, endpoint, wanted)
-        source, kind = _input(context, session, who, job)
+        uri, kind = source or _input(context, session, who, job)
         output = _output(context, session, who, job, name)
-        access = storage.access_to(context, session, [source, output])
+        access = storage.access_to(context, session, [uri, output])
     try:
-        _look(source, kind, output, access, job, chosen)
+        _look(uri, kind, output, access, job, chosen)
     except NotAuthorized as error:   # of the store; the caller's own token is as good as ever
         raise InvalidInput(error.message, code=error.code, target=error.target) from error
 

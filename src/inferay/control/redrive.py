@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from inferay.control.context import Context
-from inferay.control.invoke import Invoked, add_job, repeat
+from inferay.control.invoke import Invoked, add_job, check_remote, repeat
 from inferay.control.jobs import get_job
 from inferay.control.storage import access_of
 from inferay.control.tables import Job
@@ -63,6 +63,22 @@ def published_facts(context: Context, name: str) -> Published:
     raise Conflict(
         f"{job.output} has no {SUCCESS} of job {name} any more; put its output back, or invoke "
         "the endpoint again", code="OutputMissing", target=name,
+    )
+
+
+def check_redrive(context: Context, who: Principal, name: str, body: Mapping[str, Any]) -> None:
+    """Look at a redrive's remote input and output, before the transaction that adds the job.
+
+    Raises:
+        As `redrive`, and what reading there raises.
+    """
+    asked = parse_body(RedriveBody, body)
+    with context.database.read() as session:
+        old = get_job(session, name)
+    request, before = _request(old, asked, body), JobSpec.from_dict(old.spec or {})
+    check_remote(
+        context, who, old.endpoint, {"properties": request["properties"]}, request["deployment"],
+        None, (before.input, before.input_type),
     )
 
 

@@ -31,7 +31,7 @@ from inferay.engine.batch.result import Interrupted, Result
 from inferay.engine.batch.spec import JobSpec
 from inferay.engine.batch.store import LocalLog, LocalStore
 from inferay.engine.storage.retries import StorageUnavailable
-from inferay.errors import Conflict, InvalidInput, JobError
+from inferay.errors import Conflict, InvalidInput, JobError, Unavailable
 
 MakeSpec = Callable[..., JobSpec]
 RunJob = Callable[..., Result]
@@ -847,6 +847,31 @@ def test_an_output_that_is_a_file_is_refused(
     with pytest.raises(Conflict, match="is no folder; choose another output path"):
         run_job(spec, inline(echo))
     assert not Path(spec.work).exists()
+
+
+def test_an_output_that_was_taken_before_the_first_driver_is_the_jobs_end(
+    make_spec: MakeSpec, run_job: RunJob, inline: Inline
+) -> None:
+    spec = make_spec()
+    Path(spec.output).mkdir(parents=True)
+    (Path(spec.output) / "predictions.csv").write_text("theirs")
+    for epoch in (1, 2):   # a resume does no work for an output that it cannot have
+        result = run_job(spec, inline(echo), epoch=epoch)
+        assert (result.status, (result.error or {})["code"]) == ("Failed", "OutputExists")
+        assert (result.counts.items_ok, out(spec)) == (0, b"theirs")
+    (Path(spec.output) / "predictions.csv").unlink()
+    assert run_job(spec, inline(echo), epoch=3).status == "Completed"
+
+
+def test_an_output_that_cannot_be_looked_at_is_the_jobs_end(
+    make_spec: MakeSpec, run_job: RunJob, inline: Inline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise Unavailable("the storage does not answer", code="StorageUnavailable")
+
+    monkeypatch.setattr("inferay.engine.batch.output.check_free", fail)
+    result = run_job(make_spec(), inline(echo), epoch=1)
+    assert (result.status, (result.error or {})["code"]) == ("Failed", "StorageUnavailable")
 
 
 def test_a_file_that_someone_else_put_there_meanwhile_is_never_touched(

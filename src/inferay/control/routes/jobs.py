@@ -17,7 +17,7 @@ from inferay.control import jobs as service
 from inferay.control.context import Context
 from inferay.control.endpoints import get_deployment, get_endpoint
 from inferay.control.invoke import Invoked, check_remote, invoke
-from inferay.control.redrive import published_facts, redrive
+from inferay.control.redrive import check_redrive, published_facts, redrive
 from inferay.control.remote_output import content_of, files_of
 from inferay.control.routes.common import PAGE, Admin, Caller, Ctx, Json, Reader, body_of, settle
 from inferay.control.storage import access_of
@@ -140,6 +140,7 @@ def resume_job(context: Ctx, who: Admin, name: str) -> dict[str, Any]:
 def redrive_job(context: Ctx, who: Admin, name: str, body: Json) -> Response:
     """Score the failed items of a completed job anew, in a new job."""
     published = published_facts(context, name)
+    check_redrive(context, who, name, body)
     with context.database.write() as session:
         invoked = redrive(context, session, who, name, body, published)
     return _invoked(context, invoked)
