@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import pairwise
 from typing import IO, TYPE_CHECKING, Any
 
@@ -89,6 +90,11 @@ class ParquetRows:
         self._batches: Iterator[pyarrow.RecordBatch] = iter(())
         self._held: pyarrow.RecordBatch | None = None   # begun, and asked for again
         self._first = self._firsts[-1]   # of `_held`, or of what `_batches` yields next
+
+    @cached_property
+    def types(self) -> Types:
+        """The pandas types of the whole file, as `parquet_types` returns them."""
+        return parquet_types(self._parquet.schema_arrow, self._parquet.metadata)
 
     def read(self, start: int, stop: int) -> pyarrow.Table:
         """Return the rows [start, stop); goes on where the last call ended, if that is near."""

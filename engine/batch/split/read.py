@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from inferay.engine.batch.split.formats import Format, format_of
 from inferay.engine.batch.split.parquet import ParquetRows
 from inferay.engine.batch.split.slices import read_prefix, some_records, starts_of
 from inferay.engine.batch.split.sources import Sources
-from inferay.engine.batch.split.tables import Types, conformed, text_table
+from inferay.engine.batch.split.tables import Types, conformed, text_table, types_of
 from inferay.engine.batch.units import Piece, Unit
 from inferay.errors import JobError
 
@@ -34,7 +35,8 @@ class TableReader:
         self._kind = kind
         self._types_of = types_of
         self._prefix: tuple[Unit, bytes] | None = None
-        self._slice: tuple[Unit, bytes, Positions] | None = None
+        self._slice: tuple[Unit, bytes, Positions] | None = None   # without its rows
+        self._slice_types: Types | None = None
         self._parquet: tuple[Unit, ParquetRows] | None = None
 
     def read(self, piece: Piece) -> Table:
@@ -51,6 +53,8 @@ class TableReader:
             table = self._read_parquet(piece, types)
         else:
             prefix, text = self._text(piece, form)
+            if types is None and self._slice is not None:
+                types = self._types_of_slice(prefix, form)
             table = text_table(self._kind, form, prefix, text, types)
         if len(table) != piece.stop - piece.start:
             first = piece.unit.rows[0]
@@ -79,14 +83,16 @@ class TableReader:
         assert piece.unit.rows is not None
         first = piece.unit.rows[0]
         table = self._parquet[1].read(first + piece.start, first + piece.stop)
-        return conformed(table.to_pandas(), types) if self._kind == "pandas" else table
+        if self._kind != "pandas":
+            return table
+        if types is None and not _is_whole(piece):
+            types = self._parquet[1].types
+        return conformed(table.to_pandas(), types)
 
     def _text(self, piece: Piece, form: Format) -> tuple[bytes, bytes]:
         unit, (_, start, stop) = piece.unit, piece.unit.part or ("", 0, 0)
-        whole = unit._replace(part=None, rows=None)
-        before = unit.rows[2] if unit.rows and len(unit.rows) > 2 else None
-        is_all = before is None and piece.stop - piece.start == unit.items
-        is_kept = self._slice is not None and self._slice[0] == unit and not is_all
+        whole, part = unit._replace(part=None, rows=None), unit._replace(rows=None)
+        is_kept = self._slice is not None and self._slice[0] == part and not _is_whole(piece)
         if self._prefix is None or self._prefix[0] != whole or not is_kept:
             source = self._sources.open(unit)
             try:
@@ -95,11 +101,32 @@ class TableReader:
                 text = source.read(start, stop)
             finally:
                 source.close()
-            if is_all:
+            self._slice_types = None
+            if _is_whole(piece):
                 self._slice = None
                 return self._prefix[1], text
-            self._slice = unit, text, starts_of(text, form)
+            self._slice = part, text, starts_of(text, form)
         assert self._slice is not None
         _, text, starts = self._slice
-        first = (before or 0) + piece.start
+        first = _rows_before(unit) + piece.start
         return self._prefix[1], some_records(text, starts, first, first + piece.stop - piece.start)
+
+    def _types_of_slice(self, prefix: bytes, form: Format) -> Types | None:
+        """Return the types of the slice that is read in parts, for they are read with the same."""
+        if self._slice_types is None and self._slice is not None:
+            # What cannot be read at all is named by reading it.
+            with contextlib.suppress(ValueError):   # ParserError and ArrowInvalid too
+                text = self._slice[1]
+                table = text_table(self._kind, form, prefix, text, is_sample=True)
+                self._slice_types = types_of(table)
+        return self._slice_types
+
+
+def _is_whole(piece: Piece) -> bool:
+    """Return whether the piece is all that its unit's part of the file holds."""
+    is_narrowed = piece.unit.rows is not None and len(piece.unit.rows) > 2
+    return not is_narrowed and piece.stop - piece.start == piece.unit.items
+
+
+def _rows_before(unit: Unit) -> int:
+    return unit.rows[2] if unit.rows is not None and len(unit.rows) > 2 else 0
