@@ -117,7 +117,8 @@ def conformed(frame: pandas.DataFrame, types: Types | None) -> pandas.DataFrame:
         found = frame[name].dtype
         is_number = isinstance(found, np.dtype) and found.kind in "iufb"
         is_wider = is_number and dtype in ("float64", "uint64", "object")
-        if str(found) != dtype and (is_wider or (dtype == "str" and frame[name].isna().all())):
+        is_empty = dtype in ("str", "float64") and frame[name].isna().all()
+        if str(found) != dtype and (is_wider or is_empty):
             casts[name] = dtype
     return frame.astype(casts, errors="ignore") if casts else frame
 

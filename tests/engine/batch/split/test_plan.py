@@ -140,6 +140,15 @@ def test_json_lines_have_the_columns_and_types_of_the_whole_file(cut: Callable[.
     assert_frame_equal(found.frame(), pandas.DataFrame(objects))
 
 
+def test_json_lines_without_any_value_have_the_numbers_of_the_whole_file(
+    cut: Callable[..., Any]
+) -> None:
+    objects = [{"id": str(n), "v": None if 2 <= n < 6 else n * 1.5} for n in range(8)]
+    found = cut(rows(2), data__jsonl="\n".join(map(json.dumps, objects)).encode())
+    assert [str(table["v"].dtype) for table in found.tables()] == ["float64"] * 4
+    assert_frame_equal(found.frame(), pandas.DataFrame(objects))
+
+
 def test_types_come_from_all_over_a_large_file(
     cut: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
