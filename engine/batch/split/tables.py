@@ -52,7 +52,7 @@ def text_table(
     import pandas
 
     frame = _csv_frame(form, prefix + text, types, is_sample=is_sample)
-    is_numbered = frame.index.equals(pandas.RangeIndex(len(frame)))   # not by a column of the file
+    is_numbered = isinstance(frame.index, pandas.RangeIndex)   # not by a column of the file
     frame = frame.iloc[1:]
     return conformed(frame.reset_index(drop=True) if is_numbered else frame, types)
 
@@ -69,18 +69,27 @@ def _csv_frame(
 ) -> pandas.DataFrame:
     import pandas
 
-    # What a float or a text looks like, only its text says: 0.1 is not 1e-1, nor 007 a 7.
-    pinned = {name: dtype for name, dtype in types or () if dtype in ("float64", "str")}
     options: dict[str, Any] = {"sep": _DELIMITERS[form], "low_memory": False}
     if is_sample:
         options |= {"on_bad_lines": "skip", "encoding_errors": "replace"}
+    frame: pandas.DataFrame
+    if types is None:
+        frame = pandas.read_csv(io.BytesIO(data), **options)
+        return frame
+    # By number: where a name stands twice, pandas takes the type of the first for the others too.
+    options |= {"header": 0, "names": [str(at) for at in range(len(types))]}
+    # What a float or a text looks like, only its text says: 0.1 is not 1e-1, nor 007 a 7.
+    pinned = {
+        str(at): dtype for at, (_, dtype) in enumerate(types) if dtype in ("float64", "str")
+    }
     try:
-        frame: pandas.DataFrame = pandas.read_csv(io.BytesIO(data), dtype=pinned, **options)
+        frame = pandas.read_csv(io.BytesIO(data), dtype=pinned, **options)
     except pandas.errors.ParserError:
         raise
     except ValueError:   # text where all samples had floats
-        texts = {name: dtype for name, dtype in pinned.items() if dtype != "float64"}
+        texts = {at: dtype for at, dtype in pinned.items() if dtype != "float64"}
         frame = pandas.read_csv(io.BytesIO(data), dtype=texts, **options)
+    frame.columns = pandas.Index([name for name, _ in types])
     return frame
 
 

@@ -65,3 +65,15 @@ def test_the_slices_of_a_csv_together_are_what_pandas_reads_from_the_whole_file(
         tables = found.tables()
         joined = pandas.concat(tables) if len(tables) > 1 else tables[0]
         assert_frame_equal(joined.reset_index(drop=True), whole.reset_index(drop=True))
+
+
+@pytest.mark.parametrize("header", ["a,a,a", "a,a.1,a", ",,", "0,0,1", "a,a"])
+def test_columns_of_one_name_have_each_their_own_type(
+    cut: Callable[..., Any], header: str
+) -> None:
+    lines = [header, *(f"0.{n},00{n},{n}" for n in range(6)), "1,x,7"]
+    data = "\n".join(lines).encode()
+    whole = pandas_frame(data)
+    found = pandas.concat(cut(BatchSize(2, "rows"), data__csv=data).tables())
+    has_index = header == "a,a"   # of the first column, which has no name
+    assert_frame_equal(found if has_index else found.reset_index(drop=True), whole)
