@@ -1,4 +1,4 @@
-"""Which files have rows, told by their names."""
+"""Which files have rows, and which are passed over, told by their names."""
 
 from __future__ import annotations
 
@@ -17,17 +17,21 @@ FORMATS: dict[str, Format] = {
 COMPRESSED = frozenset({"gz", "bz2", "zst", "xz", "lz4", "snappy", "zip"})
 
 
-def format_of(path: str) -> Format | None:
-    """Return the format of a file, or None for one that other programs leave beside the data.
+def is_hidden(path: str) -> bool:
+    """Return whether other programs leave the file, or a folder that it is in, beside the data.
 
-    These are passed over as Spark and Arrow do: names that begin with `_` or `.`.
+    As for Spark and Arrow: a name below the input's root begins with `_` or `.`.
+    """
+    return path.startswith(("_", ".")) or "/_" in path or "/." in path
+
+
+def format_of(path: str) -> Format:
+    """Return the format of a file.
 
     Raises:
         InvalidInput: It has no rows that we can read; nothing is left out silently.
     """
     name = path.rpartition("/")[2]
-    if name.startswith(("_", ".")):
-        return None
     ending = name.lower().rpartition(".")[2]
     if ending in FORMATS:
         return FORMATS[ending]

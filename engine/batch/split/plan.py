@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from inferay.engine.batch.split.bits import Positions
-from inferay.engine.batch.split.formats import Format, format_of
+from inferay.engine.batch.split.formats import Format, format_of, is_hidden
 from inferay.engine.batch.split.parquet import parquet_types, row_slices
 from inferay.engine.batch.split.records import (
     CHUNK_BYTES,
@@ -94,11 +94,12 @@ class TablePlan:
             waiting.clear()
 
         for unit in files:
-            form = format_of(unit.path)
-            if form is None:
+            if is_hidden(unit.path):
                 yield from small()
                 yield _nothing_of(unit)
-            elif unit.size_bytes <= CHUNK_BYTES or form == "parquet":
+                continue
+            form = format_of(unit.path)
+            if unit.size_bytes <= CHUNK_BYTES or form == "parquet":
                 waiting.append((unit, form))
                 if len(waiting) == 8 * scan_threads():
                     yield from small()

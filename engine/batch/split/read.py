@@ -46,7 +46,6 @@ class TableReader:
             JobError: The file is not what it was when it was listed, or its rows are others.
         """
         form = format_of(piece.unit.path)
-        assert form is not None
         assert piece.unit.rows is not None
         types = self._types_of(piece.unit.path)
         if form == "parquet":
