@@ -27,7 +27,8 @@ class Planned:
 
 
 def plan_mini_batches(
-    files: Iterable[Unit], settings: JobSettings, root: str, access: Access
+    files: Iterable[Unit], settings: JobSettings, root: str, access: Access, *,
+    skips_hidden: bool = True,
 ) -> Planned:
     """Group files, or slices of them, as the settings say; nothing is read yet.
 
@@ -36,6 +37,7 @@ def plan_mini_batches(
         settings: Of the job.
         root: What the files' paths are relative to.
         access: How a remote root is reached.
+        skips_hidden: Whether hidden files have no rows: those of a folder, not one that was named.
 
     Raises:
         InvalidInput: The size of a mini-batch is none.
@@ -52,7 +54,7 @@ def plan_mini_batches(
 
     tables = TablePlan(
         Sources(root, access), settings.table, is_cut=settings.split == "rows",
-        limits=Limits.of(size),
+        limits=Limits.of(size), skips_hidden=skips_hidden,
     )
     return Planned(tables.mini_batches(files), tables.types)
 

@@ -66,6 +66,7 @@ class TablePlan:
         kind: `pandas` or `pyarrow`.
         is_cut: Whether large files are cut.
         limits: Of a mini-batch.
+        skips_hidden: Whether hidden files are passed over; one that was named is meant.
         types: Of each file that was cut; complete when the units have been taken.
     """
 
@@ -73,6 +74,7 @@ class TablePlan:
     kind: str
     is_cut: bool
     limits: Limits
+    skips_hidden: bool = True
     types: dict[str, Types] = field(default_factory=dict)
 
     def mini_batches(self, files: Iterable[Unit]) -> Iterator[list[Unit]]:
@@ -94,7 +96,7 @@ class TablePlan:
             waiting.clear()
 
         for unit in files:
-            if is_hidden(unit.path):
+            if self.skips_hidden and is_hidden(unit.path):
                 yield from small()
                 yield _nothing_of(unit)
                 continue
