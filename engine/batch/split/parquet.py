@@ -9,9 +9,12 @@ from itertools import pairwise
 from typing import IO, TYPE_CHECKING, Any
 
 from inferay.engine.batch.split.tables import Types
+from inferay.engine.storage.read_errors import ReadError
+from inferay.errors import InferayError
 
 if TYPE_CHECKING:
     import pyarrow
+    from pyarrow.parquet import ParquetFile
 
 #: Rows that are decoded at once: a large row group is never held whole.
 BATCH_ROWS = 65_536
@@ -53,6 +56,38 @@ def row_slices(
         yield start, stop, size
 
 
+def open_parquet(file: IO[bytes], path: str) -> ParquetFile:
+    """Open a file, of which the footer is read.
+
+    Args:
+        file: Its bytes; closed by whoever opened it.
+        path: How it is named in an error.
+
+    Raises:
+        ReadError: It is no Parquet file, or a damaged one.
+        Exception: What the file itself raises: its storage failed.
+    """
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        parquet = ParquetFile(file)
+        _ = parquet.schema_arrow   # damaged too, perhaps
+    except (ValueError, OSError, ArrowException) as error:
+        # Arrow names damage by a plain OSError; the system's have a number.
+        is_storage = isinstance(error, OSError) and (
+            error.errno is not None or type(error) is not OSError
+        )
+        if is_storage or isinstance(error, InferayError):
+            raise
+        said = str(error).rstrip(".\n")
+        raise ReadError(
+            f"'{path}' is no Parquet file that can be read: {said}; write it anew, or take it "
+            "out of the input", target=path,
+        ) from error
+    return parquet
+
+
 def parquet_types(schema: pyarrow.Schema, metadata: Any) -> Types:
     """Return the pandas types of columns that hold integers or booleans, but not in every row.
 
@@ -78,11 +113,13 @@ def parquet_types(schema: pyarrow.Schema, metadata: Any) -> Types:
 class ParquetRows:
     """Rows of one open file, decoded once where they are asked for in order."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        from pyarrow.parquet import ParquetFile
-
+    def __init__(self, file: IO[bytes], path: str) -> None:
         self._file = file
-        self._parquet = ParquetFile(file)
+        try:
+            self._parquet = open_parquet(file, path)
+        except BaseException:
+            file.close()
+            raise
         metadata = self._parquet.metadata
         self._firsts = [0]
         for group in range(metadata.num_row_groups):

@@ -13,7 +13,7 @@ import numpy as np
 
 from inferay.engine.batch.split.bits import Positions
 from inferay.engine.batch.split.formats import Format, format_of, is_hidden
-from inferay.engine.batch.split.parquet import parquet_types, row_slices
+from inferay.engine.batch.split.parquet import open_parquet, parquet_types, row_slices
 from inferay.engine.batch.split.records import (
     CHUNK_BYTES,
     iter_records,
@@ -25,7 +25,7 @@ from inferay.engine.batch.split.sources import LocalSource, RemoteSource, Source
 from inferay.engine.batch.split.tables import SAMPLE_BYTES, Types, text_table, types_of
 from inferay.engine.batch.units import Unit
 from inferay.engine.sizes import BatchSize
-from inferay.errors import InvalidInput
+from inferay.engine.storage.read_errors import ReadError
 
 #: A mini-batch whose size is given in files has at most so many bytes of rows: some 40,000 rows,
 #: beside which the call of `run()` costs little, and which a retry can afford to repeat.
@@ -123,16 +123,12 @@ class TablePlan:
             source.close()
 
     def _cut_parquet(self, unit: Unit, source: LocalSource | RemoteSource) -> Iterator[Slice]:
-        from pyarrow.parquet import ParquetFile
-
         with source.open() as file:
             try:
-                parquet = ParquetFile(file)
-            except ValueError as error:   # ArrowInvalid
-                raise InvalidInput(
-                    f"'{unit.path}' is no Parquet file that can be read: {error}",
-                    code="InputUnreadable", target=unit.path,
-                ) from error
+                parquet = open_parquet(file, unit.path)
+            except ReadError:   # one failed item: reading it will say why
+                yield Slice(unit, unit.size_bytes)
+                return
             metadata, schema = parquet.metadata, parquet.schema_arrow
         groups = [
             (one.num_rows, one.total_byte_size)

@@ -13,6 +13,7 @@ from inferay.engine.batch.split.slices import read_prefix, some_records, starts_
 from inferay.engine.batch.split.sources import Sources
 from inferay.engine.batch.split.tables import Types, conformed, text_table, types_of
 from inferay.engine.batch.units import Piece, Unit
+from inferay.engine.storage.read_errors import ReadError
 from inferay.errors import JobError
 
 if TYPE_CHECKING:
@@ -44,9 +45,9 @@ class TableReader:
 
         Raises:
             JobError: The file is not what it was when it was listed, or its rows are others.
+            ReadError: It is a Parquet file that is damaged.
         """
         form = format_of(piece.unit.path)
-        assert piece.unit.rows is not None
         types = self._types_of(piece.unit.path)
         if form == "parquet":
             table = self._read_parquet(piece, types)
@@ -56,6 +57,7 @@ class TableReader:
                 types = self._types_of_slice(prefix, form)
             table = text_table(self._kind, form, prefix, text, types)
         if len(table) != piece.stop - piece.start:
+            assert piece.unit.rows is not None
             first = piece.unit.rows[0]
             raise JobError(
                 f"rows {first + piece.start} to {first + piece.stop} of '{piece.unit.path}' are "
@@ -76,10 +78,14 @@ class TableReader:
             self.close()
             source = self._sources.open(piece.unit)
             try:
-                self._parquet = whole, ParquetRows(source.open())
+                self._parquet = whole, ParquetRows(source.open(), piece.unit.path)
             finally:
                 source.close()
-        assert piece.unit.rows is not None
+        if piece.unit.rows is None:
+            raise ReadError(
+                f"'{piece.unit.path}' could not be read when its rows were counted, and now it "
+                "can; invoke again", target=piece.unit.path,
+            )
         first = piece.unit.rows[0]
         table = self._parquet[1].read(first + piece.start, first + piece.stop)
         if self._kind != "pandas":

@@ -164,6 +164,25 @@ def test_a_row_that_cannot_be_read_is_named(
     assert "Expected 2 fields" in json.loads(line)["exception"]
 
 
+@pytest.mark.parametrize(("threshold", "status"), [(1, "Completed"), (0, "Failed")])
+def test_a_damaged_parquet_file_is_a_failed_item_and_the_threshold_decides(
+    make_spec: Callable[..., JobSpec], run_job: Callable[..., Result], folder: Path,
+    threshold: int, status: str,
+) -> None:
+    whole = (folder / "rows.parquet").read_bytes()
+    (folder / "damaged.parquet").write_bytes(whole[:-60] + b"\xff" * 40 + whole[-20:])
+    script = ROWWISE.replace('"poison"', '"none"')
+    result = run_job(make_spec(script, input=folder, **table_settings(error_threshold=threshold)))
+    assert result.status == status
+    assert result.counts.items_failed == 1
+    if status == "Completed":
+        assert result.counts.items_ok == 4900
+        [line] = (Path(result.output) / "errors.jsonl").read_text().splitlines()
+        found = json.loads(line)
+        assert (found["item"], found["kind"]) == ("damaged.parquet", "InputUnreadable")
+        assert "'damaged.parquet' is no Parquet file that can be read" in found["exception"]
+
+
 @pytest.mark.parametrize(("name", "words"), [
     ("image.png", "'image.png' is no .csv"), ("more.csv.gz", "'more.csv.gz' is compressed"),
 ])

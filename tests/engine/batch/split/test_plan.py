@@ -14,10 +14,11 @@ from pandas.testing import assert_frame_equal
 
 from inferay.engine.batch.split import parquet, tables
 from inferay.engine.batch.split import plan as plans
-from inferay.engine.batch.split.parquet import row_slices
+from inferay.engine.batch.split.parquet import open_parquet, row_slices
 from inferay.engine.batch.split.plan import Limits, Slice, group
 from inferay.engine.batch.units import Piece, Unit, narrowed, pieces_of
 from inferay.engine.sizes import BatchSize
+from inferay.engine.storage.read_errors import ReadError
 from inferay.errors import InvalidInput
 
 CSV = "".join(["id,text\n", *(f'{n},"a ""{n}"",\nb"\n' for n in range(100))]).encode()
@@ -188,9 +189,34 @@ def test_what_cannot_be_read_does_not_hinder_the_plan(cut: Callable[..., Any], k
             found.tables([broken])
 
 
-def test_a_file_that_is_no_parquet_is_refused_by_name(cut: Callable[..., Any]) -> None:
-    with pytest.raises(InvalidInput, match=r"'bad\.parquet' is no Parquet file"):
-        cut(rows(10), bad__parquet=b"PAR1 and no more")
+def test_a_parquet_file_that_cannot_be_read_is_one_item_that_fails_by_name(
+    cut: Callable[..., Any]
+) -> None:
+    whole = parquet_of(FRAME, 300)
+    footer = whole[:-60] + b"\xff" * 40 + whole[-20:]
+    found = cut(
+        rows(1001), a__parquet=b"", b__parquet=footer, c__parquet=whole[:-20], d__parquet=whole,
+        e__parquet=b"PAR1 and no more",
+    )
+    assert [(one.path, one.items) for one in found.units] == [
+        ("a.parquet", 1), ("b.parquet", 1), ("c.parquet", 1), ("d.parquet", 1000), ("e.parquet", 1),
+    ]
+    for unit in found.units:
+        if unit.path == "d.parquet":
+            assert unit.rows == (0, 1000)
+            continue
+        assert unit.describe() == {"item": unit.path}
+        with pytest.raises(ReadError, match=f"'{unit.path}' is no Parquet file"):
+            list(found.inputs.tables(pieces_of([unit])))
+
+
+def test_a_storage_that_fails_is_not_taken_for_a_damaged_file() -> None:
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise TimeoutError("no answer")
+
+    with pytest.raises(TimeoutError):
+        open_parquet(Failing(b"PAR1" * 9), "a.parquet")
 
 
 def test_a_file_is_read_whole_where_none_is_cut(cut: Callable[..., Any]) -> None:
