@@ -41,7 +41,8 @@ def row_slices(
     start = stop = size = 0
     for rows, weight in groups:
         parts = 1 if bytes_max is None else max(1, min(rows, -(-weight // bytes_max)))
-        if size and (parts > 1 or (bytes_max is not None and size + weight > bytes_max)):
+        is_over = parts > 1 or (bytes_max is not None and size + weight > bytes_max)
+        if stop > start and is_over:   # their size may be 0, for some writers leave it out
             yield start, stop, size
             start, size = stop, 0
         if parts == 1:

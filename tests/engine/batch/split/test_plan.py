@@ -8,7 +8,7 @@ from typing import Any
 import pandas
 import pyarrow
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
@@ -42,8 +42,9 @@ FRAME = pandas.DataFrame({
 })
 
 
+@example([(5, 0), (10, 100)], 20, None)
 @given(
-    st.lists(st.tuples(st.integers(1, 50), st.integers(1, 900)), max_size=8),
+    st.lists(st.tuples(st.integers(1, 50), st.integers(0, 900)), max_size=8),
     st.none() | st.integers(1, 500), st.none() | st.integers(1, 60),
 )
 def test_parquet_slices_are_all_rows_once_and_parts_stay_in_their_group(
