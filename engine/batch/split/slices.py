@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import chain
 
 from inferay.engine.batch.split.bits import Positions
@@ -31,6 +32,22 @@ def some_records(text: bytes, starts: Positions, first: int, stop: int) -> bytes
     """Return the records [first, stop) of a text, whose records begin at `starts`."""
     end = int(starts[stop]) if stop < len(starts) else len(text)
     return text[int(starts[first]) : end]
+
+
+def without_blank_lines(text: bytes, form: Format) -> bytes:
+    """Return a CSV, or records of one, with its lines of nothing but blanks made empty.
+
+    Those are no records, nor are empty lines; but Arrow takes only the latter for none.
+    """
+    blanks = DIALECTS[form].blanks
+    heads = [bytes((end, blank)) for end in b"\r\n" for blank in blanks]
+    if text[:1] not in blanks and not any(head in text for head in heads):
+        return text
+    lines = re.compile(rb"(?<![^\r\n])[%s]+(?![^\r\n])" % blanks)
+    # Filled, such a line begins a record, unless it stands in quotes: there it is text.
+    filled = lines.sub(lambda line: b"x" * len(line[0]), text)
+    starts = set(starts_of(filled, form).tolist())
+    return lines.sub(lambda line: b"" if line.start() in starts else line[0], text)
 
 
 def first_records(source: Source, form: Format, start: int, stop: int, limit: int) -> bytes:

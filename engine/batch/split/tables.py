@@ -13,6 +13,7 @@ import json
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from inferay.engine.batch.split.formats import Format
+from inferay.engine.batch.split.slices import DIALECTS, without_blank_lines
 
 if TYPE_CHECKING:
     import pandas
@@ -163,12 +164,20 @@ def _arrow_read(
         )
         read = arrow_json.ReadOptions(use_threads=False, block_size=len(text) + 1)
         return arrow_json.read_json(io.BytesIO(text), read, options)
+    delimiter, blanks = _DELIMITERS[form], DIALECTS[form].blanks.decode() + "\r\n"
+    # Arrow takes a line of blanks for a row. With two columns or more it is an invalid one, left
+    # out below; of one column, which has no delimiter but in quotes, it is cut out before.
+    if b'"' in prefix or delimiter.encode() not in prefix:
+        text = without_blank_lines(text, form)
+    data = without_blank_lines(prefix, form) + text
     return csv.read_csv(
-        io.BytesIO(prefix + text),
-        csv.ReadOptions(use_threads=False, block_size=len(prefix) + len(text) + 1),
+        io.BytesIO(data),
+        csv.ReadOptions(use_threads=False, block_size=len(data) + 1),
         csv.ParseOptions(
-            delimiter=_DELIMITERS[form], newlines_in_values=True,
-            invalid_row_handler=(lambda row: "skip") if is_sample else None,
+            delimiter=delimiter, newlines_in_values=True,
+            invalid_row_handler=lambda row: (
+                "skip" if is_sample or not row.text.strip(blanks) else "error"
+            ),
         ),
         csv.ConvertOptions(column_types=known),
     ).slice(1)

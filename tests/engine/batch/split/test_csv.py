@@ -77,3 +77,28 @@ def test_columns_of_one_name_have_each_their_own_type(
     found = pandas.concat(cut(BatchSize(2, "rows"), data__csv=data).tables())
     has_index = header == "a,a"   # of the first column, which has no name
     assert_frame_equal(found if has_index else found.reset_index(drop=True), whole)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("header", ["a,b", "a", '"a,b"', '"a",b'])
+@pytest.mark.parametrize(("name", "sep", "blank"), [("a__csv", ",", " \t"), ("a__tsv", "\t", "  ")])
+def test_lines_of_blanks_are_no_records_of_an_arrow_table_but_text_in_quotes(
+    cut: Callable[..., Any], name: str, sep: str, blank: str, header: str, end: str
+) -> None:
+    quoted, is_single = f'"x{end}{blank}{end}"', header in ("a", '"a,b"')
+    values = ["y ", quoted, " z", "7"]
+    if not is_single:
+        values = [f"{n},{value}" for n, value in enumerate(values)]
+    one, two, *more = values
+    lines = [blank, header, blank, "", one, blank, two, blank, blank, *more, blank]
+    data = end.join(lines).replace(",", sep).encode()
+    for count in (5, 2, 1):
+        found = cut(BatchSize(count, "rows"), kind="pyarrow", **{name: data})
+        read = [list(row.values()) for table in found.tables() for row in table.to_pylist()]
+        assert [row[-1] for row in read] == ["y ", quoted.strip('"'), " z", "7"]
+        assert is_single or [row[0] for row in read] == [0, 1, 2, 3]
+
+
+def test_lines_of_blanks_leave_a_column_of_numbers_one(cut: Callable[..., Any]) -> None:
+    found = cut(BatchSize(2, "rows"), kind="pyarrow", a__csv=b"a\n1\n  \n2\n \n3\n")
+    assert [table["a"].to_pylist() for table in found.tables()] == [[1, 2], [3]]
