@@ -6,7 +6,7 @@ import bisect
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import pairwise
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from inferay.engine.batch.split.tables import Types
 from inferay.engine.storage.read_errors import ReadError
@@ -75,11 +75,7 @@ def open_parquet(file: IO[bytes], path: str) -> ParquetFile:
         parquet = ParquetFile(file)
         _ = parquet.schema_arrow   # damaged too, perhaps
     except (ValueError, OSError, ArrowException) as error:
-        # Arrow names damage by a plain OSError; the system's have a number.
-        is_storage = isinstance(error, OSError) and (
-            error.errno is not None or type(error) is not OSError
-        )
-        if is_storage or isinstance(error, InferayError):
+        if not is_damage(error):
             raise
         said = str(error).rstrip(".\n")
         raise ReadError(
@@ -89,26 +85,57 @@ def open_parquet(file: IO[bytes], path: str) -> ParquetFile:
     return parquet
 
 
-def parquet_types(schema: pyarrow.Schema, metadata: Any) -> Types:
+def is_damage(error: Exception) -> bool:
+    """Return whether the error is about the content of a Parquet file, not about its storage."""
+    from pyarrow import ArrowException
+
+    if isinstance(error, OSError):   # the system's have a number, Arrow's have none
+        return type(error) is OSError and error.errno is None
+    return isinstance(error, (ValueError, ArrowException)) and not isinstance(error, InferayError)
+
+
+def parquet_types(parquet: ParquetFile) -> Types:
     """Return the pandas types of columns that hold integers or booleans, but not in every row.
 
-    Such a column is a float, or an object, in all of the file, also where no value is missing.
+    Such a column is a float, or an object, in all of the file, also where no value is missing. Of
+    row groups whose footer does not count missing values, the column is read, alone.
     """
     import pyarrow
 
+    schema = parquet.metadata.schema
+    leaves = {schema.column(at).path: at for at in range(len(schema))}
     types: list[list[str]] = []
-    leaves = {metadata.schema.column(at).path: at for at in range(len(metadata.schema))}
-    for field in schema:
+    for field in parquet.schema_arrow:
         is_integer = pyarrow.types.is_integer(field.type)
         if field.name not in leaves or not (is_integer or pyarrow.types.is_boolean(field.type)):
             continue
-        columns = (
-            metadata.row_group(group).column(leaves[field.name])
-            for group in range(metadata.num_row_groups)
-        )
-        if any(column.statistics and column.statistics.null_count for column in columns):
+        if field.nullable and _has_nulls(parquet, leaves[field.name]):
             types.append([field.name, "float64" if is_integer else "object"])
     return types
+
+
+def _has_nulls(parquet: ParquetFile, leaf: int) -> bool:
+    metadata = parquet.metadata
+    uncounted = []
+    for group in range(metadata.num_row_groups):
+        statistics = metadata.row_group(group).column(leaf).statistics
+        if statistics is None or not statistics.has_null_count:
+            uncounted.append(group)
+        elif statistics.null_count:
+            return True
+    return bool(uncounted) and _has_nulls_in(parquet, uncounted, metadata.schema.column(leaf).path)
+
+
+def _has_nulls_in(parquet: ParquetFile, groups: list[int], path: str) -> bool:
+    batches = parquet.iter_batches(
+        BATCH_ROWS, row_groups=groups, columns=[path], use_threads=False
+    )
+    try:
+        return any(column.null_count for batch in batches for column in batch.columns)
+    except Exception as error:
+        if not is_damage(error):
+            raise
+        return False   # reading the damaged rows says what they have
 
 
 class ParquetRows:
@@ -132,7 +159,7 @@ class ParquetRows:
     @cached_property
     def types(self) -> Types:
         """The pandas types of the whole file, as `parquet_types` returns them."""
-        return parquet_types(self._parquet.schema_arrow, self._parquet.metadata)
+        return parquet_types(self._parquet)
 
     def read(self, start: int, stop: int) -> pyarrow.Table:
         """Return the rows [start, stop); goes on where the last call ended, if that is near."""

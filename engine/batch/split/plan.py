@@ -129,17 +129,16 @@ class TablePlan:
             except ReadError:   # one failed item: reading it will say why
                 yield Slice(unit, unit.size_bytes)
                 return
-            metadata, schema = parquet.metadata, parquet.schema_arrow
-        groups = [
-            (one.num_rows, one.total_byte_size)
-            for one in map(metadata.row_group, range(metadata.num_row_groups))
-        ]
-        limits = self.limits if self.is_cut else Limits(None, None, None)
-        slices = list(row_slices(groups, bytes_max=limits.bytes, rows_max=limits.rows))
+            groups = [
+                (one.num_rows, one.total_byte_size)
+                for one in map(parquet.metadata.row_group, range(parquet.num_row_groups))
+            ]
+            limits = self.limits if self.is_cut else Limits(None, None, None)
+            slices = list(row_slices(groups, bytes_max=limits.bytes, rows_max=limits.rows))
+            if self.kind == "pandas" and len(slices) > 1:
+                self.types[unit.path] = parquet_types(parquet)
         if not slices:
             yield _nothing_of(unit)
-        if self.kind == "pandas" and len(slices) > 1:
-            self.types[unit.path] = parquet_types(schema, metadata)
         for start, stop, size_bytes in slices:
             yield Slice(unit._replace(part=("rows", start, stop), rows=(start, stop)), size_bytes)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas
 import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -103,6 +104,34 @@ def test_parquet_slices_together_are_the_file(
         whole = pandas.read_parquet(io.BytesIO(data))
         assert_frame_equal(pandas.concat(read, ignore_index=True), whole)
         assert {str(table["few"].dtype) for table in read} == {"float64"}
+
+
+@pytest.mark.parametrize("counted", [False, True, ["few"], ["flag", "object"]])
+def test_parquet_types_are_the_whole_files_also_where_no_missing_values_were_counted(
+    cut: Callable[..., Any], counted: bool | list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "BATCH_ROWS", 64)
+    frame = FRAME.astype({"few": "Int64"})   # integers in the file: pandas makes floats of them
+    table = pyarrow.Table.from_pandas(frame).replace_schema_metadata(None)
+    out = io.BytesIO()
+    pyarrow.parquet.write_table(table, out, row_group_size=300, write_statistics=counted)
+    found = cut(rows(90), data__parquet=out.getvalue())
+    whole = pandas.read_parquet(out)
+    assert str(whole["few"].dtype) == "float64"
+    assert_frame_equal(found.frame(), whole)
+    assert {tuple(map(str, table.dtypes)) for table in found.tables()} == \
+        {tuple(map(str, whole.dtypes))}
+
+
+def test_a_damaged_page_does_not_hinder_the_plan(cut: Callable[..., Any]) -> None:
+    out = io.BytesIO()
+    table = pyarrow.table({"n": list(range(100))})
+    pyarrow.parquet.write_table(table, out, write_statistics=False, compression="snappy")
+    data = out.getvalue()
+    found = cut(rows(50), data__parquet=data[:4] + b"\xff" * 40 + data[44:])
+    assert [unit.items for unit in found.units] == [50, 50]
+    with pytest.raises(OSError, match=r"."):
+        found.tables()
 
 
 def test_parquet_rows_can_be_read_in_any_order(cut: Callable[..., Any]) -> None:
