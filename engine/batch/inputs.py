@@ -105,8 +105,8 @@ class Inputs:
     def tables(self, pieces: Iterable[Piece]) -> Iterator[tuple[Table, list[Source]]]:
         """Yield the pieces' rows as tables, in order, each with the files that it is from.
 
-        Pieces with equal columns and types make one table. Others stand alone, so that a row has
-        the same values whatever it shares a mini-batch with.
+        Pieces with equal columns and types make one table. Others stand alone, and so do those
+        with an index of their own: a row has the same values whatever shares its mini-batch.
         """
         if self._reader is None:   # numpy and pandas are loaded only where tables are read
             from inferay.engine.batch.split.read import TableReader
@@ -137,8 +137,9 @@ class Inputs:
 def _fit(one: Any, other: Any) -> bool:
     if hasattr(one, "schema"):
         return bool(one.schema.equals(other.schema))
-    has_index = any(table.index.names != [None] for table in (one, other))
-    return not has_index and one.dtypes.equals(other.dtypes)
+    from inferay.engine.batch.split.tables import has_index
+
+    return not has_index(one) and not has_index(other) and one.dtypes.equals(other.dtypes)
 
 
 def _joined(tables: list[Any]) -> Any:

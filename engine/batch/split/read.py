@@ -11,7 +11,7 @@ from inferay.engine.batch.split.formats import Format, format_of
 from inferay.engine.batch.split.parquet import ParquetRows
 from inferay.engine.batch.split.slices import read_prefix, some_records, starts_of
 from inferay.engine.batch.split.sources import Sources
-from inferay.engine.batch.split.tables import Types, conformed, text_table, types_of
+from inferay.engine.batch.split.tables import Types, conformed, has_index, text_table, types_of
 from inferay.engine.batch.units import Piece, Unit
 from inferay.engine.storage.read_errors import ReadError
 from inferay.errors import JobError
@@ -41,7 +41,7 @@ class TableReader:
         self._parquet: tuple[Unit, ParquetRows] | None = None
 
     def read(self, piece: Piece) -> Table:
-        """Return the rows of a piece; its index begins at 0.
+        """Return the rows of a piece; its index begins at 0, unless the file has one.
 
         Raises:
             JobError: The file is not what it was when it was listed, or its rows are others.
@@ -92,7 +92,9 @@ class TableReader:
             return table
         if types is None and not _is_whole(piece):
             types = self._parquet[1].types
-        return conformed(table.to_pandas(), types)
+        frame = conformed(table.to_pandas(), types)
+        # Where numbers are the index, the whole file's need not begin at 0, but a slice's do.
+        return frame if has_index(frame) else frame.reset_index(drop=True)
 
     def _text(self, piece: Piece, form: Format) -> tuple[bytes, bytes]:
         unit, (_, start, stop) = piece.unit, piece.unit.part or ("", 0, 0)

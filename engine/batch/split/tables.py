@@ -50,12 +50,9 @@ def text_table(
         return _arrow_text(form, prefix, text, types, is_sample=is_sample)
     if form == "jsonl":
         return conformed(_json_frame(text, is_sample=is_sample), types)
-    import pandas
-
     frame = _csv_frame(form, prefix + text, types, is_sample=is_sample)
-    is_numbered = isinstance(frame.index, pandas.RangeIndex)   # not by a column of the file
     frame = frame.iloc[1:]
-    return conformed(frame.reset_index(drop=True) if is_numbered else frame, types)
+    return conformed(frame if has_index(frame) else frame.reset_index(drop=True), types)
 
 
 def types_of(table: Table) -> Types:
@@ -63,6 +60,13 @@ def types_of(table: Table) -> Types:
     if hasattr(table, "schema"):
         return table.schema.serialize().to_pybytes().hex()
     return [[name, str(dtype)] for name, dtype in table.dtypes.items()]
+
+
+def has_index(frame: pandas.DataFrame) -> bool:
+    """Return whether the index is a column of the file, and not just the rows' numbers."""
+    import pandas
+
+    return not isinstance(frame.index, pandas.RangeIndex)
 
 
 def _csv_frame(

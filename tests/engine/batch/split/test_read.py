@@ -47,3 +47,31 @@ def test_parts_of_a_file_that_was_not_cut_have_the_types_of_the_whole_file(
                 assert part.equals(whole.slice(start, stop - start))
             else:
                 assert_frame_equal(part, whole[start:stop].reset_index(drop=True))
+
+
+@pytest.mark.parametrize("index", [["a", "b", "c"], [0, 1, 2], [7, 7, 1]])
+def test_files_with_an_index_of_their_own_keep_it_and_stand_alone(
+    cut: Callable[..., Any], index: list[Any]
+) -> None:
+    frame = pandas.DataFrame({"x": [1, 2, 3]}, index=pandas.Index(index))
+    data = parquet_of(frame)
+    for count, tables in ((1, 6), (100, 2)):
+        found = cut(rows(count), a__parquet=data, b__parquet=data).tables()
+        assert len(found) == tables
+        assert_frame_equal(pandas.concat(found), pandas.concat([frame, frame]))
+
+
+@pytest.mark.parametrize("index", [
+    pandas.RangeIndex(3), pandas.RangeIndex(5, 8), pandas.RangeIndex(0, 6, 2),
+    pandas.RangeIndex(3, name="n"),
+])
+def test_the_numbers_of_rows_are_no_index_and_begin_at_0(
+    cut: Callable[..., Any], index: pandas.RangeIndex
+) -> None:
+    frame = pandas.DataFrame({"x": [1, 2, 3]}, index=index)
+    data = parquet_of(frame)
+    for count, sizes in ((1, [1] * 6), (3, [3, 3]), (100, [6])):
+        found = cut(rows(count), a__parquet=data, b__parquet=data).tables()
+        assert [len(table) for table in found] == sizes
+        assert all(table.index.equals(pandas.RangeIndex(len(table))) for table in found)
+        assert {table.index.name for table in found} == {None}
