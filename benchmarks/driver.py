@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Figure
-from benchmarks.works import SCRIPTS
+from benchmarks.works import SCRIPTS, make_files
 from inferay.engine.batch.driver import Driver
 from inferay.engine.batch.messages import (
     Done,
@@ -43,20 +43,25 @@ WORKERS = 1_000
 SIMULATED_MINI_BATCH_S = 0.1
 
 
-class MadeUp(Driver):
-    """The driver over files that are not there; it notes its CPU time after each phase."""
+class Noting(Driver):
+    """A driver that notes its CPU time after each phase."""
 
-    count = 0
     sealed_s = dispatched_s = seconds = 0.0
-
-    def _list(self) -> tuple[str, Iterator[Unit]]:
-        root, _ = super()._list()
-        return root, (Unit(f"{n // 10_000:05d}/file{n:08d}", 1, 0) for n in range(self.count))
 
     def _dispatch(self, *arguments: Any, **named: Any) -> None:
         self.sealed_s = time.process_time()
         super()._dispatch(*arguments, **named)
         self.dispatched_s = time.process_time()
+
+
+class MadeUp(Noting):
+    """The same over so many files that are not there."""
+
+    count = 0
+
+    def _list(self) -> tuple[str, Iterator[Unit]]:
+        root, _ = super()._list()
+        return root, (Unit(f"{n // 10_000:05d}/file{n:08d}", 1, 0) for n in range(self.count))
 
 
 class InstantPool:
@@ -215,28 +220,37 @@ def _in_process(name: str, count: int, folder: Path) -> dict[str, Any]:
     return found
 
 
-def _drive(
-    pool: Callable[[SettingsOf, Events], Any], count: int, folder: Path, *, workers: int,
-    mini_batch_size: int,
-) -> MadeUp:
-    (folder / "input").mkdir()
-    spec = JobSpec(
+def _spec(folder: Path, *, workers: int, mini_batch_size: int) -> JobSpec:
+    (folder / "input").mkdir(exist_ok=True)
+    return JobSpec(
         name="bench", input=str(folder / "input"), input_type="uri_folder",
         output=str(folder / "rows"), work=str(folder / "work"), logs=str(folder / "logs"),
         code=str(SCRIPTS), scoring_script="nothing.py",
         settings=JobSettings(mini_batch_size=mini_batch_size), workers=WorkerSpec(workers),
     )
-    driver = MadeUp(spec, pool)
-    driver.count = count
+
+
+def _run(driver: Noting) -> None:
     result = driver.run()
     assert result.status == "Completed", result
     driver.seconds = result.seconds
+
+
+def _made_up(
+    pool: Callable[[SettingsOf, Events], Any], count: int, folder: Path, *, workers: int,
+    mini_batch_size: int,
+) -> MadeUp:
+    driver = MadeUp(_spec(folder, workers=workers, mini_batch_size=mini_batch_size), pool)
+    driver.count = count
+    _run(driver)
     return driver
 
 
 def _cpu(count: int, folder: Path) -> dict[str, Any]:
+    make_files(folder / "input", count, script="nothing", text=lambda number: "")
     began_s = time.process_time()
-    driver = _drive(LocalPool, count, folder, workers=2, mini_batch_size=1)
+    driver = Noting(_spec(folder, workers=2, mini_batch_size=1), LocalPool)
+    _run(driver)
     return {
         "count": count, "listing_us": (driver.sealed_s - began_s) / count * 1e6,
         "dispatch_us": (driver.dispatched_s - driver.sealed_s) / count * 1e6,
@@ -246,7 +260,7 @@ def _cpu(count: int, folder: Path) -> dict[str, Any]:
 
 def _memory(count: int, folder: Path) -> dict[str, Any]:
     began_s = time.monotonic()
-    _drive(InstantPool, count, folder, workers=2, mini_batch_size=10)
+    _made_up(InstantPool, count, folder, workers=2, mini_batch_size=10)
     from inferay.engine.batch.journal import valid_records
     from inferay.engine.batch.store import LocalStore
 
@@ -265,7 +279,7 @@ def _load(workers: int, folder: Path) -> dict[str, Any]:
 
     count = int(SIMULATED_S * workers / SIMULATED_MINI_BATCH_S)
     cpu_s = time.process_time()
-    seconds = _drive(make, count, folder, workers=workers, mini_batch_size=1).seconds
+    seconds = _made_up(make, count, folder, workers=workers, mini_batch_size=1).seconds
     cpu_s = time.process_time() - cpu_s - pools[0].cpu_s
     return {
         "workers": workers, "leases_per_s": pools[0].leases / seconds,

@@ -257,7 +257,10 @@ class Driver:
             return root, planned
         root, units = self._list()
         units = self._not_stopped(store, units)
-        return root, plan_mini_batches(units, self.spec.settings, root, self.access)
+        return root, plan_mini_batches(
+            units, self.spec.settings, root, self.access,
+            skips_hidden=self.spec.input_type == "uri_folder",
+        )
 
     def _list(self) -> tuple[str, Iterator[Unit]]:
         return list_input(
