@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from sqlalchemy import select
 
 from inferay.control.tables import Job, Operation
@@ -188,6 +189,23 @@ def test_a_canceled_job_can_be_resumed_to_its_end(
     rows = (Path(job["outputs"]["score"]["path"]) / "predictions.csv").read_text().splitlines()
     assert [row.rsplit("/", 1)[-1] for row in rows] == [f"{n:02d}.txt" for n in range(20)]
     assert plane.http.post("/v1/jobs/j/resume").status_code == 409
+
+
+def test_a_job_whose_spec_found_no_space_can_be_resumed(
+    plane: Plane, make_code: Callable[..., Path], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    deploy(plane, make_code())
+    with monkeypatch.context() as patch:
+        patch.setattr("inferay.jobs.folder.JobFolder.write_spec", full)
+        plane.http.post("/endpoints/digits/jobs", json=invocation(data, name="j"))
+        plane.turn()
+    job = plane.job("j")
+    assert (job["status"], job["error"]["code"]) == ("Failed", "StorageFull")
+    plane.http.post("/v1/jobs/j/resume").raise_for_status()
+    assert plane.wait("j")["status"] == "Completed"
 
 
 def test_an_empty_folder_fails_the_job_at_once(

@@ -160,7 +160,8 @@ def test_a_step_that_fails_for_the_machine_is_tried_again_and_then_explained(
     plane.turn()
     found = plane.http.get(f"/v1/operations/{operation}").json()
     assert (tries, found["status"]) == (3, "Failed")
-    assert "No space left" in found["error"]["message"]
+    assert found["error"]["code"] == "StorageFull"
+    assert "no space is left" in found["error"]["message"]
     assert plane.http.get("/v1/codes/c/versions/1").json()["properties"]["provisioningState"] == (
         "Failed"
     )

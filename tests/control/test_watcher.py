@@ -11,6 +11,7 @@ import pytest
 
 from inferay.control.tables import Job
 from inferay.engine.batch.journal import claim
+from inferay.errors import InferayError
 from inferay.jobs.folder import JobFolder
 from tests.control.conftest import Plane, deploy, invocation
 
@@ -183,3 +184,47 @@ def test_deleting_the_endpoint_says_that_its_jobs_are_to_end(driven: Driven) -> 
     for key in driven.runner.due():
         driven.runner.drive(key)
     assert driven.status == "CancelRequested"
+
+
+@pytest.fixture
+def queued(plane: Driven, make_code: Callable[..., Path], data: Path) -> Driven:
+    """A plane with a job whose driver is to be submitted."""
+    deploy(plane, make_code())
+    plane.http.post("/endpoints/digits/jobs", json=invocation(data, name="j")).raise_for_status()
+    for key in plane.runner.due():
+        plane.runner.drive(key)
+    return plane
+
+
+def test_a_job_whose_credentials_cannot_be_read_fails_and_can_be_resumed(
+    queued: Driven, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise InferayError("the key is another one", code="CredentialsUnreadable")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("inferay.control.jobs.access_of", fail)
+        queued.turn()
+    assert queued.status == "Failed"
+    assert queued.job("j")["error"]["code"] == "CredentialsUnreadable"
+    queued.http.post("/v1/jobs/j/resume").raise_for_status()
+    queued.turn()
+    assert (queued.status, queued.ray.submitted) == ("Queued", ["j-e1"])
+
+
+@pytest.mark.parametrize(("error", "code"), [
+    (OSError(28, "No space left on device"), "StorageFull"), (ValueError("?"), "InternalError"),
+])
+def test_a_job_that_cannot_be_submitted_fails_after_a_few_tries(
+    queued: Driven, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(queued.watcher, "_write_access", fail)
+    queued.turn()
+    assert queued.status == "Queued"   # it may pass
+    for _ in range(2):
+        queued.turn()
+    assert (queued.status, queued.job("j")["error"]["code"]) == ("Failed", code)
+    assert queued.ray.submitted == []

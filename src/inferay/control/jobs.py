@@ -17,7 +17,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from inferay.control.context import Context
-from inferay.control.operations import Steps, begin
+from inferay.control.operations import TRIES_MAX, Steps, begin, explained
 from inferay.control.storage import access_of, access_to, write_access
 from inferay.control.tables import Job, Operation, now
 from inferay.engine.batch.listing import Listing, list_input
@@ -100,15 +100,26 @@ def resume_job(context: Context, session: Session, name: str) -> Job:
 
 def add_steps(steps: Steps) -> None:
     """Say how a job is started and resumed."""
-    steps.add("job.start", [_write_spec, _queue], _on_failure)
-    steps.add("job.resume", [_clear_cancel, _queue], _on_failure)
+    steps.add("job.start", [_write_spec, _check_input, _queue], _on_failure)
+    steps.add("job.resume", [_write_missing_spec, _clear_cancel, _queue], _on_failure)
 
 
 def _write_spec(context: Context, operation: Operation) -> None:
     with context.database.read() as session:
         job = session.get_one(Job, operation.payload["name"])
+    JobFolder(context.workspace.job_folder(job.name)).write_spec(JobSpec.from_dict(job.spec or {}))
+
+
+def _write_missing_spec(context: Context, operation: Operation) -> None:
+    """Write the spec that the job's start could not; one that is there stays as it was written."""
+    if not JobFolder(context.workspace.job_folder(operation.payload["name"])).spec_path.exists():
+        _write_spec(context, operation)
+
+
+def _check_input(context: Context, operation: Operation) -> None:
+    with context.database.read() as session:
+        job = session.get_one(Job, operation.payload["name"])
     spec = JobSpec.from_dict(job.spec or {})
-    JobFolder(context.workspace.job_folder(job.name)).write_spec(spec)
     if spec.input_type == "uri_folder":
         seen = Listing()
         with context.database.read() as session:
@@ -148,6 +159,7 @@ class Watcher:
         self._looked_s = 0.0
         self._submitted_s: dict[str, float] = {}
         self._cancel_s: dict[str, float] = {}
+        self._tries: dict[str, int] = {}   # submissions that failed without an explanation
         self._done: dict[str, int] = {}   # mini-batches, at the last death of a job's driver
 
     def look(self) -> None:
@@ -182,7 +194,7 @@ class Watcher:
             job.is_cancel_wanted,
         )
         if sighting.driver == "missing":
-            self._submit(job, folder)
+            self._submit_or_end(job, folder)
             return
         verdict = judge(sighting)
         if verdict.status.is_final:
@@ -217,6 +229,26 @@ class Watcher:
                 log.warning("%s", error.message)
             self._drivers = None
         self._looked_s = time.monotonic()
+
+    def _submit_or_end(self, job: Job, folder: JobFolder) -> None:
+        """Submit the job's driver; what time does not heal ends the job, which can be resumed.
+
+        Raises:
+            Unavailable: Ray does not answer, or refuses.
+        """
+        try:
+            self._submit(job, folder)
+        except Unavailable:
+            raise
+        except InferayError as error:
+            self._end(job, JobStatus.FAILED, error.as_dict(), folder)
+        except Exception as error:
+            tries = self._tries[job.name] = self._tries.get(job.name, 0) + 1
+            log.exception("job %s: its driver cannot be submitted", job.name)
+            if tries >= TRIES_MAX:
+                self._end(job, JobStatus.FAILED, explained(error, tries).as_dict(), folder)
+        else:
+            self._tries.pop(job.name, None)
 
     def _submit(self, job: Job, folder: JobFolder) -> None:
         key = submission_id(job.name, job.epoch)
@@ -296,6 +328,7 @@ class Watcher:
         write_access(self._context.workspace, job.name, Access())
         self._cancel_s.pop(job.name, None)
         self._done.pop(job.name, None)
+        self._tries.pop(job.name, None)
         self._submitted_s.pop(submission_id(job.name, job.epoch), None)
 
     def _say(

@@ -18,7 +18,8 @@ from sqlalchemy.orm import Session
 
 from inferay.control.context import Context
 from inferay.control.tables import Operation
-from inferay.errors import Conflict, InferayError
+from inferay.engine.batch.store import is_full
+from inferay.errors import Conflict, InferayError, JobError
 
 log = logging.getLogger(__name__)
 
@@ -152,6 +153,19 @@ class Runner:
             tries = operation.tries
         if tries < TRIES_MAX:
             return True
-        message = f"{type(error).__name__}: {error} (tried {tries} times; see the control log)"
-        self._fail(key, InferayError(message, code="InternalError"))
+        self._fail(key, explained(error, tries))
         return False
+
+
+def explained(error: Exception, tries: int) -> InferayError:
+    """Return what to tell of an error that was still there after so many tries."""
+    if is_full(error):
+        where = getattr(error, "filename", None) or "the workspace"
+        return JobError(
+            f"no space is left where the control plane writes ({where}); make space, then try "
+            "again", code="StorageFull",
+        )
+    return InferayError(
+        f"{type(error).__name__}: {error} (tried {tries} times; see the control log)",
+        code="InternalError",
+    )
