@@ -16,6 +16,7 @@ from typing import Any
 
 from inferay.engine.batch.spec import JobSpec, file_names, hash_of, hash_path
 from inferay.engine.batch.units import Unit, units_from_json, units_to_json
+from inferay.engine.storage import redacted
 from inferay.errors import Conflict
 
 #: Files of code or model that are recorded by name; of a folder with more, only the hash is.
@@ -57,7 +58,7 @@ def check_unchanged(
     for what, path in (("code", spec.code), ("model", spec.model)):
         changed = _changed_tree(spec, began[what], path)
         _refuse_if_any(spec, what.title(), f"{what} {path}", changed)
-    _refuse_if_any(spec, "Input", f"input {spec.input}", changed_units(sealed, listed))
+    _refuse_if_any(spec, "Input", f"input {redacted(spec.input)}", changed_units(sealed, listed))
 
 
 def changed_units(before: Iterable[Unit], now: Iterable[Unit]) -> Iterator[str]:
@@ -96,14 +97,21 @@ def _settings_facts(spec: JobSpec) -> dict[str, Any]:
     settings = asdict(spec.settings)
     variables = settings.pop("environment_variables")
     places = {
-        name: getattr(spec, name) for name in ("input", "input_type", "output", "scoring_script")
+        name: getattr(spec, name) for name in ("input_type", "output", "scoring_script")
     }
+    places["input"] = _noted(spec.input)
     return {
         "settings": {**places, **settings, "redrive": spec.redrive and asdict(spec.redrive)},
         "variables": {name: hash_of(value) for name, value in variables.items()},
         "packages": sorted(spec.packages),
         "environment": spec.hashes.get("environment", ""),
     }
+
+
+def _noted(uri: str) -> str:
+    """Return the URI without what may be a secret; another one gives another note."""
+    shown = redacted(uri)
+    return uri if shown == uri else f"{shown} (hash {hash_of(uri)[:12]})"
 
 
 def _changed_settings(was: dict[str, Any], is_: dict[str, Any]) -> Iterator[str]:

@@ -51,7 +51,7 @@ from inferay.engine.batch.slots import STARTS_PER_TURN
 from inferay.engine.batch.spec import JobSpec
 from inferay.engine.batch.store import Store, is_full, open_store
 from inferay.engine.batch.units import Unit, items_of
-from inferay.engine.storage import Access, is_remote
+from inferay.engine.storage import Access, is_remote, redacted
 from inferay.errors import Conflict, InferayError, JobError
 
 #: How often an object store is asked whether to cancel: it takes a request.
@@ -225,8 +225,8 @@ class Driver:
             what = "rows" if self.spec.settings.table else "files"
             hint = f"; {links} links lead out of it and were not followed" if links else ""
             raise JobError(
-                f"the input {self.spec.input} has no {what}{hint}", code="NoInput",
-                target=self.spec.input,
+                f"the input {redacted(self.spec.input)} has no {what}{hint}", code="NoInput",
+                target=redacted(self.spec.input),
             )
         return seal
 

@@ -21,7 +21,7 @@ from inferay.engine.batch.provenance import versions
 from inferay.engine.batch.redrive import check_old_rows, read_plan
 from inferay.engine.batch.spec import JobSpec
 from inferay.engine.batch.store import Store, open_store
-from inferay.engine.storage import Access
+from inferay.engine.storage import Access, redacted
 from inferay.errors import JobError
 
 
@@ -88,7 +88,7 @@ def assemble(
         "columns": to_json(columns),
         "run": {
             "job": spec.name, "redrive_of": spec.redrive and spec.redrive.job,
-            "input": spec.input, **run_facts, "versions": versions(spec.packages),
+            "input": redacted(spec.input), **run_facts, "versions": versions(spec.packages),
         },
     }
     try:

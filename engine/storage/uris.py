@@ -57,9 +57,9 @@ def resolve(value: str, datastores: Mapping[str, str]) -> str:
         value = unquote(urlsplit(value).path)
     elif scheme:
         raise InvalidInput(
-            f"{value}: paths of the scheme '{scheme}' are not supported; give a local path, "
-            "s3://BUCKET/KEY, https://… or azureml://datastores/NAME/paths/PATH",
-            target=value,
+            f"{redacted(value)}: paths of the scheme '{scheme}' are not supported; give a local "
+            "path, s3://BUCKET/KEY, https://… or azureml://datastores/NAME/paths/PATH",
+            target=redacted(value),
         )
     if "\0" in value or not os.path.isabs(value):
         raise InvalidInput(f"'{value}' is not an absolute path", target=value)
@@ -72,8 +72,23 @@ def datastore_uri(datastore: str, path: str) -> str:
 
 
 def redacted(uri: str) -> str:
-    """Return the URI as messages may show it: what follows `?` may be a signature."""
-    return f"{uri.partition('?')[0]}?…" if uri.startswith("http") and "?" in uri else uri
+    """Return the URI as messages may show it: without a user's name and password or a query.
+
+    What follows `?` may be a signature, but not in a key of S3 or a path in a datastore.
+    """
+    scheme, colon, rest = uri.partition("://")
+    kind = scheme.lower()
+    if not colon or not _SCHEME.fullmatch(scheme) or kind in ("file", "azureml"):
+        return uri
+    query = ""
+    if kind != "s3":
+        rest, query, _ = rest.partition("?")
+    authority = rest.partition("/")[0]
+    if ":" in authority and kind not in ("http", "https"):   # a secret may have slashes
+        authority = rest
+    user, at, _ = authority.rpartition("@")
+    rest = rest[len(user):] if at else rest
+    return f"{scheme}://{'…' if at else ''}{rest}{'?…' if query else ''}"
 
 
 def _in_datastore(value: str, datastores: Mapping[str, str]) -> str:
@@ -95,7 +110,8 @@ def _in_datastore(value: str, datastores: Mapping[str, str]) -> str:
 def _s3(value: str) -> str:
     bucket, _, key = value.removeprefix("s3://").partition("/")
     if not _BUCKET.fullmatch(bucket):
-        raise InvalidInput(f"{value}: expected s3://BUCKET/KEY", target=value)
+        shown = redacted(value)
+        raise InvalidInput(f"{shown}: expected s3://BUCKET/KEY", target=shown)
     if "\0" in key or {"..", "."} & set(key.split("/")):
         raise InvalidInput(f"{value}: expected a key without '.' and '..' segments", target=value)
     if len(key.encode(errors="surrogatepass")) > KEY_BYTES_MAX:

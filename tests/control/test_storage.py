@@ -13,6 +13,7 @@ import pytest
 
 from inferay.engine.storage.filesystems import open_filesystem
 from tests.control.conftest import Plane, deploy
+from tests.http_site import Site
 from tests.radosgw import Bucket
 
 SECRET = "ein-geheimnis-das-niemand-sieht"
@@ -220,3 +221,24 @@ def test_an_output_on_s3_is_written_there_and_read_through_the_api(
     inside = {"score": {"jobOutputType": "UriFolder", "uri": f"{bucket.uri}/in/out"}}
     refused = invoke(ready, f"{bucket.uri}/in", outputData=inside)
     assert "lies in the input" in refused.json()["error"]["message"]
+
+
+def test_the_signature_of_an_input_is_shown_to_nobody(
+    ready: Plane, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INFERAY_ALLOW_PRIVATE_ADDRESSES", "true")
+    site.files["/x.csv"] = b"1\n"
+    uri = f"{site.url}/x.csv?sig={SECRET}"
+    name = invoke(ready, uri, "UriFile", name="signed").json()["name"]
+    job = ready.wait(name)
+    assert job["status"] == "Completed", job
+    assert job["inputs"]["input"]["uri"] == f"{site.url}/x.csv?…"
+    again = [invoke(ready, uri + more, "UriFile", name="signed") for more in ("", "x")]
+    assert [answer.status_code for answer in again] == [200, 409]   # what was asked is still known
+    assert SECRET not in json.dumps(job) + ready.http.get("/v1/jobs").text
+    folder = ready.workspace.job_folder(name)
+    shown = [*ready.workspace.output_folder(name).rglob("*"), *(folder / "logs").rglob("*"),
+             *(folder / "work" / "journal").rglob("*")]
+    assert len([path for path in shown if path.is_file()]) > 3
+    for path in shown:
+        assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path

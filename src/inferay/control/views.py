@@ -17,7 +17,7 @@ from inferay.control.tables import (
     Token,
 )
 from inferay.engine.resources.rest_convert import camel
-from inferay.engine.storage import datastore_uri, is_remote
+from inferay.engine.storage import datastore_uri, is_remote, redacted
 
 #: Parts of a job's progress that a list of jobs does not tell.
 _LONG = ("workers", "slowest")
@@ -86,7 +86,7 @@ def job_view(row: Job, url: str, *, is_brief: bool = False) -> dict[str, Any]:
         "experimentName": body.get("properties", {}).get("experimentName") or row.endpoint,
         "endpointName": row.endpoint,
         "deploymentName": row.deployment,
-        "inputs": body.get("inputData", {}),
+        "inputs": _redacted(body.get("inputData", {})),
         "outputs": {"score": {
             "jobOutputType": "UriFolder", "uri": _output_uri(row), "path": row.output,
         }},
@@ -144,6 +144,13 @@ def _resource(
             "createdAt": _time(row.created_at), "lastModifiedAt": _time(row.modified_at),
         },
     }
+
+
+def _redacted(value: Any) -> Any:
+    """Return an invocation's inputs without signatures in their URIs."""
+    if isinstance(value, dict):
+        return {key: _redacted(inner) for key, inner in value.items()}
+    return redacted(value) if isinstance(value, str) else value
 
 
 def _camel_keys(value: Any) -> Any:

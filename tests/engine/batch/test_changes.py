@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from inferay.engine.batch.changes import changed_units
+from inferay.engine.batch.changes import changed_units, check_unchanged, facts_of
 from inferay.engine.batch.driver import PoolFactory
 from inferay.engine.batch.journal import epochs, valid_records
 from inferay.engine.batch.result import Interrupted, Result
@@ -241,3 +241,15 @@ def test_a_difference_of_many_files_is_counted_in_little_memory() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1_000_000
+
+
+def test_another_signature_is_a_change_that_is_told_without_either(make_spec: MakeSpec) -> None:
+    spec = replace(make_spec(), input="https://host/x.csv?sig=geheim-1")
+    began = facts_of(spec)
+    check_unchanged(spec, began, (), ())
+    with pytest.raises(Conflict, match=r"input was 'https://host/x\.csv\?… \(hash") as caught:
+        check_unchanged(replace(spec, input="https://host/x.csv?sig=geheim-2"), began, (), ())
+    with pytest.raises(Conflict) as other:
+        check_unchanged(spec, began, (), [Unit("x.csv", 1, 1)])
+    told = json.dumps([began, caught.value.as_dict(), other.value.as_dict()])
+    assert "geheim" not in told

@@ -115,9 +115,25 @@ def test_a_password_in_a_uri_is_refused_and_not_repeated() -> None:
     assert "geheim" not in str(caught.value.as_dict())
 
 
-def test_what_may_be_a_signature_is_not_shown() -> None:
-    assert redacted("https://host/x?sig=geheim") == "https://host/x?…"
-    assert redacted("s3://bucket/what?") == "s3://bucket/what?"
+@pytest.mark.parametrize("value", [
+    "ftp://user:geheim@host/x", "ftp://user:ge/geheim@host/x", "abfss://host/x?sig=geheim",
+    "s3://KEY:geheim@bucket/x", "s3://KEY:ge/geheim@bucket/x",
+])
+def test_a_secret_in_an_address_that_is_refused_is_not_repeated(value: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        resolve(value, {})
+    assert "geheim" not in str(caught.value.as_dict())
+
+
+@pytest.mark.parametrize(("value", "expected"), [
+    ("https://host/x?sig=geheim", "https://host/x?…"), ("HTTPS://h?a=b@c", "HTTPS://h?…"),
+    ("ftp://user:geheim@h/x", "ftp://…@h/x"), ("https://user@h:80/x", "https://…@h:80/x"),
+    ("s3://bucket/what?", "s3://bucket/what?"), ("s3://bucket/a@b:c", "s3://bucket/a@b:c"),
+    ("https://h:80/a@b", "https://h:80/a@b"), ("file:///a?b", "file:///a?b"),
+    ("azureml://datastores/d/paths/a?b", "azureml://datastores/d/paths/a?b"), ("/a?b@c", "/a?b@c"),
+])
+def test_what_may_be_a_secret_is_not_shown(value: str, expected: str) -> None:
+    assert redacted(value) == expected
 
 
 @pytest.mark.parametrize(("value", "expected"), [
