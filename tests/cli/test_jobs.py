@@ -94,6 +94,35 @@ def test_a_job_that_is_not_there_is_not_found(inferay: Inferay, command: str) ->
     assert (said.code, "there is no job 'nothing'" in said.err) == (3, True)
 
 
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/logs", "a/cancel", "a?x=1", "a\nb", "\x1b[31mred", "x" * 5000],
+)
+@pytest.mark.parametrize("command", ["show", "cancel", "resume", "errors", "verify"])
+def test_what_is_no_name_is_refused_in_one_line(inferay: Inferay, command: str, name: str) -> None:
+    said = inferay("job", command, "-n", name)
+    assert (said.code, said.out) == (2, "")
+    assert said.err.endswith("starting with a letter or a digit\n")
+    assert said.err[:-1].isprintable()
+    assert len(said.err) < 300
+
+
+@pytest.mark.parametrize("arguments", [
+    ("batch-endpoint", "show", "-n", "../jobs"), ("model", "show", "-n", "m", "--version", "1/2"),
+    ("batch-endpoint", "invoke", "-n", "a/b", "--input", "data"),
+    ("batch-deployment", "show", "-n", "..", "--endpoint-name", "digits"),
+])
+def test_no_name_leads_to_another_resource(inferay: Inferay, arguments: tuple[str, ...]) -> None:
+    said = inferay(*arguments)
+    assert (said.code, "is no name" in said.err) == (2, True), said
+
+
+def test_a_message_is_one_line_of_bounded_length_whatever_it_repeats(inferay: Inferay) -> None:
+    said = inferay("job", "list", "--query", "\x1b[31m\n" * 2000)
+    assert said.code == 2
+    assert said.err[:-1].isprintable()
+    assert len(said.err) < 10_000
+
+
 def test_a_broken_answer_is_told(served: Served, deployed: Inferay,
                                  monkeypatch: pytest.MonkeyPatch) -> None:
     name, _ = invoke(deployed)

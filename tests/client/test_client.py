@@ -223,7 +223,7 @@ def test_what_is_wrong_with_an_invocation_is_an_error_of_its_class(
 @pytest.mark.parametrize(("status", "cls"), [
     (400, InvalidInput), (401, NotAuthorized), (403, NotAuthorized), (404, NotFound),
     (405, InvalidInput), (409, Conflict), (413, InvalidInput), (418, InferayError),
-    (429, Unavailable), (500, InferayError), (503, Unavailable),
+    (307, Unavailable), (429, Unavailable), (500, InferayError), (503, Unavailable),
 ])
 def test_a_status_is_an_error_of_its_class(status: int, cls: type[InferayError]) -> None:
     request = httpx.Request("GET", "https://x/y")
@@ -298,18 +298,22 @@ def test_an_address_that_is_wrong_is_an_error_in_one_line(
         Client()
 
 
-def test_what_listens_but_is_no_control_plane_is_said_as_such() -> None:
+@pytest.mark.parametrize(("answer", "said"), [
+    (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", "with JSON"),
+    (b"HTTP/1.1 307 Moved\r\nLocation: /x\r\nContent-Length: 2\r\n\r\n{}", "with status 307"),
+])
+def test_what_listens_but_is_no_control_plane_is_said_as_such(answer: bytes, said: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        def answer() -> None:
+        def serve() -> None:
             connection, _ = listener.accept()
             with connection:
                 connection.recv(65536)
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+                connection.sendall(answer)
 
-        thread = threading.Thread(target=answer)
+        thread = threading.Thread(target=serve)
         thread.start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with Client(url, "t") as client, pytest.raises(Unavailable, match="with JSON"):
+        with Client(url, "t") as client, pytest.raises(Unavailable, match=said):
             client.jobs.list()
         thread.join()
 

@@ -10,6 +10,9 @@ from inferay.cli.connection import disconnect
 from inferay.cli.parser import Groups, Parser
 from inferay.errors import EXIT_INTERRUPTED, InferayError, JobError, exit_code
 
+#: Characters of an error message; what it repeats may be as long as a file.
+MESSAGE_CHARS_MAX = 2_000
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong input, and so on (`EXIT_CODES`)."""
@@ -50,7 +53,9 @@ def tell(error: InferayError) -> None:
         return
     if isinstance(error, JobError) and error.details:
         print(error.details.rstrip(), file=sys.stderr)
-    print(f"error: {error.message}", file=sys.stderr)
+    from inferay.engine.resources.wording import clipped
+
+    print(f"error: {clipped(error.message, MESSAGE_CHARS_MAX)}", file=sys.stderr)
 
 
 def build() -> Parser:

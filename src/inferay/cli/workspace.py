@@ -148,7 +148,7 @@ def _list_tokens(options: argparse.Namespace) -> Any:
 
 
 def _delete_token(options: argparse.Namespace) -> None:
-    from urllib.parse import quote
+    from inferay.client.http import segment
 
     confirm(options, f"token '{options.name}'")
-    connect(options).http.delete(f"/v1/tokens/{quote(options.name, safe='')}")
+    connect(options).http.delete(f"/v1/tokens/{segment(options.name)}")

@@ -9,9 +9,8 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from inferay.client.http import Http
+from inferay.client.http import Http, segment
 from inferay.client.jobs import Job, output_data
 from inferay.client.resources import Assets, Named, check_not_failed, upload, wait_for, wire
 from inferay.engine.resources import (
@@ -38,7 +37,7 @@ class BatchEndpoints(Named[BatchEndpoint]):
 
     def create_or_update(self, entity: BatchEndpoint, *, wait: bool = True) -> BatchEndpoint:
         """Create or replace an endpoint; see `Named.create_or_update`."""
-        address = f"/v1/batchEndpoints/{quote(entity.name, safe='')}"
+        address = f"/v1/batchEndpoints/{segment(entity.name)}"
         view, operation = self._http.put_waited(address, to_rest(entity))
         if operation is not None and wait:
             wait_for(self._http, operation)
@@ -57,7 +56,7 @@ class BatchEndpoints(Named[BatchEndpoint]):
 
     def delete(self, name: str, *, wait: bool = True) -> None:
         """Delete an endpoint with its deployments; cancel its jobs; keep their outputs."""
-        operation = self._http.delete(f"/v1/batchEndpoints/{quote(name, safe='')}")
+        operation = self._http.delete(f"/v1/batchEndpoints/{segment(name)}")
         if operation is not None and wait:
             wait_for(self._http, operation)
 
@@ -104,13 +103,13 @@ class BatchEndpoints(Named[BatchEndpoint]):
             properties["name"] = job_name
         body = {"properties": properties}
         parse_body(BatchJobBody, body)
-        headers = {"azureml-model-deployment": deployment_name} if deployment_name else {}
-        address = f"/endpoints/{quote(name, safe='')}/jobs"
+        headers = {"azureml-model-deployment": segment(deployment_name)} if deployment_name else {}
+        address = f"/endpoints/{segment(name)}/jobs"
         return Job(self._http, self._http.post(address, body, headers))
 
     def list_jobs(self, name: str) -> list[Job]:
         """Return an endpoint's jobs, newest first."""
-        found = self._http.get(f"/v1/batchEndpoints/{quote(name, safe='')}/jobs")["value"]
+        found = self._http.get(f"/v1/batchEndpoints/{segment(name)}/jobs")["value"]
         return [Job(self._http, view) for view in found]
 
     def _input(self, value: str, input_type: str | None) -> tuple[str, str]:
@@ -158,7 +157,7 @@ class BatchDeployments:
             )
         deployment = resolve_local_paths(deployment)
         address = self._address(str(deployment.endpoint_name), deployment.name)
-        self._http.get(f"/v1/batchEndpoints/{quote(str(deployment.endpoint_name), safe='')}")
+        self._http.get(f"/v1/batchEndpoints/{segment(str(deployment.endpoint_name))}")
         body = to_rest(
             deployment, code_id=self._register_code(deployment),
             model_id=self._register_model(deployment),
@@ -184,7 +183,7 @@ class BatchDeployments:
 
     def list(self, endpoint_name: str) -> list[BatchDeployment]:
         """Return an endpoint's deployments, by name."""
-        address = f"/v1/batchEndpoints/{quote(endpoint_name, safe='')}/deployments"
+        address = f"/v1/batchEndpoints/{segment(endpoint_name)}/deployments"
         return [self._entity(endpoint_name, view) for view in self._http.get(address)["value"]]
 
     def delete(self, name: str, endpoint_name: str, *, wait: bool = True) -> None:
@@ -241,4 +240,4 @@ class BatchDeployments:
 
     @staticmethod
     def _address(endpoint: str, name: str) -> str:
-        return f"/v1/batchEndpoints/{quote(endpoint, safe='')}/deployments/{quote(name, safe='')}"
+        return f"/v1/batchEndpoints/{segment(endpoint)}/deployments/{segment(name)}"

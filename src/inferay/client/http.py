@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 
 from inferay.config import Workspace
+from inferay.engine.resources.references import NAME, NAME_RULE
+from inferay.engine.resources.wording import shown
 from inferay.errors import (
     Conflict,
     InferayError,
@@ -196,7 +198,7 @@ class Http:
             answer = self._client.request(method, path, **options)
         except httpx.HTTPError as error:
             raise self._unavailable(error) from error
-        if answer.status_code >= 400:
+        if answer.status_code >= 300:   # a control plane redirects nobody
             raise error_of(answer)
         return answer
 
@@ -218,9 +220,21 @@ class Http:
         return found
 
 
+def segment(name: str) -> str:
+    """Return a name or version as it stands in an address, which is as it is.
+
+    Raises:
+        InvalidInput: It is none: it would lead elsewhere.
+    """
+    if not NAME.fullmatch(name):
+        raise InvalidInput(f"{shown(name)} is no name: expected {NAME_RULE}", target="name")
+    return name
+
+
 def error_of(answer: httpx.Response) -> InferayError:
     """Return the error that an answer carries, of the class that its status stands for."""
-    cls = _ERRORS.get(answer.status_code, InferayError)
+    is_redirect = answer.status_code < 400
+    cls = _ERRORS.get(answer.status_code, Unavailable if is_redirect else InferayError)
     try:
         error = answer.json()["error"]
         details = "\n".join(one["message"] for one in error.get("details") or []) or None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import quote
 
-from inferay.client.http import Http
+from inferay.client.http import Http, segment
 from inferay.engine.resources import RedriveBody, is_local_path, parse_body
 from inferay.errors import Conflict, InvalidInput, JobError, NotFound, Unavailable
 
@@ -70,7 +70,7 @@ class Job:
 
     def refresh(self) -> Job:
         """Look again; return this job."""
-        self._view = self._http.get(f"/v1/jobs/{quote(self.name)}")
+        self._view = self._http.get(f"/v1/jobs/{segment(self.name)}")
         return self
 
     def wait(self, timeout_s: float | None = None) -> Job:
@@ -142,7 +142,7 @@ class Job:
         Raises:
             Conflict: It has ended in another way.
         """
-        self._view = self._http.post(f"/v1/jobs/{quote(self.name)}/cancel")
+        self._view = self._http.post(f"/v1/jobs/{segment(self.name)}/cancel")
         return self
 
     def resume(self) -> Job:
@@ -151,7 +151,7 @@ class Job:
         Raises:
             Conflict: It is running, or has completed.
         """
-        self._view = self._http.post(f"/v1/jobs/{quote(self.name)}/resume")
+        self._view = self._http.post(f"/v1/jobs/{segment(self.name)}/resume")
         return self
 
     def redrive(
@@ -184,7 +184,7 @@ class Job:
         if deployment_name is not None:
             body["deploymentName"] = deployment_name
         parse_body(RedriveBody, body)
-        return Job(self._http, self._http.post(f"/v1/jobs/{quote(self.name)}/redrive", body))
+        return Job(self._http, self._http.post(f"/v1/jobs/{segment(self.name)}/redrive", body))
 
     def errors(self, *, max_items: int = 1000) -> builtins.list[dict[str, Any]]:
         """Return the items that have failed so far, in input order; in any state of the job.
@@ -197,7 +197,7 @@ class Job:
         """
         if not 1 <= max_items <= ERRORS_MAX:
             raise InvalidInput(f"max_items: expected 1 to {ERRORS_MAX}, got {max_items}")
-        return list(self._http.lines(f"/v1/jobs/{quote(self.name)}/errors", top=max_items))
+        return list(self._http.lines(f"/v1/jobs/{segment(self.name)}/errors", top=max_items))
 
     def verify(self) -> builtins.list[dict[str, str]]:
         """Derive every hash that the job recorded anew, and return the checks; blocks.
@@ -209,7 +209,7 @@ class Job:
             Conflict: The job has not completed.
             Unavailable: Too many verifications are under way, or the answer broke off.
         """
-        return list(self._http.lines(f"/v1/jobs/{quote(self.name)}/verify"))
+        return list(self._http.lines(f"/v1/jobs/{segment(self.name)}/verify"))
 
     def download(
         self, path: str | Path = ".", *, output_name: str | None = None, everything: bool = False
@@ -242,9 +242,9 @@ class Job:
         if everything or not output_name:
             folders.append(("logs", Path(path) / "artifacts" / "logs"))
         found = [
-            (f"/v1/jobs/{quote(self.name)}/{source}", folder, file["name"])
+            (f"/v1/jobs/{segment(self.name)}/{source}", folder, file["name"])
             for source, folder in folders
-            for file in self._http.get(f"/v1/jobs/{quote(self.name)}/{source}")["value"]
+            for file in self._http.get(f"/v1/jobs/{segment(self.name)}/{source}")["value"]
         ]
         targets = [folder / name for _, folder, name in found]
         for target in targets:
@@ -256,12 +256,12 @@ class Job:
 
     def logs(self) -> dict[str, int]:
         """Return the sizes of the job's logs in bytes, by name."""
-        found = self._http.get(f"/v1/jobs/{quote(self.name)}/logs")["value"]
+        found = self._http.get(f"/v1/jobs/{segment(self.name)}/logs")["value"]
         return {one["name"]: one["sizeBytes"] for one in found}
 
     def log(self, name: str, offset: int = 0) -> bytes:
         """Return a log from an offset on, 1 MiB at most."""
-        return self._http.text(f"/v1/jobs/{quote(self.name)}/logs/{quote(name)}", offset=offset)
+        return self._http.text(f"/v1/jobs/{segment(self.name)}/logs/{quote(name)}", offset=offset)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the job as the CLI shows it."""
@@ -307,7 +307,7 @@ class Jobs:
         Raises:
             NotFound: There is none.
         """
-        return Job(self._http, self._http.get(f"/v1/jobs/{quote(name, safe='')}"))
+        return Job(self._http, self._http.get(f"/v1/jobs/{segment(name)}"))
 
     def list(self, *, max_results: int = 50) -> list[Job]:
         """Return jobs, newest first."""

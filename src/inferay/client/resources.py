@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
-from inferay.client.http import Http
+from inferay.client.http import Http, segment
 from inferay.engine.resources import (
     Asset,
     Entity,
@@ -44,7 +44,7 @@ class Named(Generic[E]):
         """
         name = str(entity.__dict__["name"])
         body = to_rest(entity, show_secrets=True)
-        return self._entity(self._http.put(f"/v1/{self._path}/{quote(name, safe='')}", body))
+        return self._entity(self._http.put(f"/v1/{self._path}/{segment(name)}", body))
 
     def get(self, name: str) -> E:
         """Return a resource.
@@ -52,7 +52,7 @@ class Named(Generic[E]):
         Raises:
             NotFound: There is none.
         """
-        return self._entity(self._http.get(f"/v1/{self._path}/{quote(name, safe='')}"))
+        return self._entity(self._http.get(f"/v1/{self._path}/{segment(name)}"))
 
     def list(self) -> list[E]:
         """Return all, by name."""
@@ -64,7 +64,7 @@ class Named(Generic[E]):
         Raises:
             NotFound: There is none.
         """
-        self._http.delete(f"/v1/{self._path}/{quote(name, safe='')}")
+        self._http.delete(f"/v1/{self._path}/{segment(name)}")
 
     def _entity(self, view: dict[str, Any]) -> E:
         return from_rest(self._cls, view["name"], wire(view))
@@ -94,15 +94,15 @@ class Assets(Generic[A]):
         if path is not None and is_local_path(path):
             asset = asset.model_copy(update={"path": upload(self._http, path)})
         body = to_rest(asset)
-        address = f"/v1/{self._kind}/{quote(name, safe='')}/versions"
+        address = f"/v1/{self._kind}/{segment(name)}/versions"
         if asset.version is None:
             view, operation = self._http.post_waited(address, body)
         else:
-            version = quote(asset.version, safe="")
+            version = segment(asset.version)
             view, operation = self._http.put_waited(f"{address}/{version}", body)
         if operation is not None and wait:
             wait_for(self._http, operation)
-            view = self._http.get(f"{address}/{quote(view['name'], safe='')}")
+            view = self._http.get(f"{address}/{segment(view['name'])}")
         check_not_failed(view)
         return self._entity(name, view)
 
@@ -114,15 +114,15 @@ class Assets(Generic[A]):
         """
         if label not in (None, "latest"):
             raise NotFound(f"there is no label '{label}'; the only one is 'latest'")
-        wanted = quote(version or "latest", safe="")
-        address = f"/v1/{self._kind}/{quote(name, safe='')}/versions/{wanted}"
+        wanted = segment(version or "latest")
+        address = f"/v1/{self._kind}/{segment(name)}/versions/{wanted}"
         return self._entity(name, self._http.get(address))
 
     def list(self, name: str | None = None) -> list[A]:
         """Return the latest version of every name, or all versions of one."""
         address = f"/v1/{self._kind}"
         if name is not None:
-            address += f"/{quote(name, safe='')}/versions"
+            address += f"/{segment(name)}/versions"
         views = self._http.get(address)["value"]
         return [self._entity(view["id"].split("/")[-3], view) for view in views]
 
@@ -132,7 +132,7 @@ class Assets(Generic[A]):
         Raises:
             NotFound: There is none.
         """
-        address = f"/v1/{self._kind}/{quote(name, safe='')}/versions/{quote(version, safe='')}"
+        address = f"/v1/{self._kind}/{segment(name)}/versions/{segment(version)}"
         self._http.delete(address)
 
     def _entity(self, name: str, view: dict[str, Any]) -> A:
