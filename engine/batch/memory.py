@@ -20,6 +20,9 @@ MB = 1 << 20
 #: A deployment's property: the memory of one worker in MB; 0 is no limit.
 WORKER_MEMORY = "inferay.worker_memory_mb"
 
+#: Digits of that number: nearly a petabyte.
+WORKER_MEMORY_DIGITS_MAX = 9
+
 #: What the workers together leave to the driver, Ray and the system: a tenth, and at least so much.
 RESERVE_SHARE = 0.1
 RESERVE_BYTES_MIN = 1 << 30
@@ -49,14 +52,15 @@ def worker_memory_bytes(
         workers: How many those are.
 
     Raises:
-        InvalidInput: The property is no whole number of MB.
+        InvalidInput: The property is no whole number of MB, or has too many digits.
     """
     wanted = properties.get(WORKER_MEMORY)
     if wanted is not None:
-        if not (wanted.isascii() and wanted.isdigit()):
+        is_number = wanted.isascii() and wanted.isdigit()
+        if not is_number or len(wanted) > WORKER_MEMORY_DIGITS_MAX:
             raise InvalidInput(
-                f"properties: {WORKER_MEMORY}: expected a whole number of MB (0: no limit), got "
-                f"'{wanted}'",
+                f"properties: {WORKER_MEMORY}: expected a whole number of MB (0: no limit) of at "
+                f"most {WORKER_MEMORY_DIGITS_MAX} digits, got '{wanted[:100]}'",
                 target=WORKER_MEMORY,
             )
         return int(wanted) * MB or None

@@ -85,7 +85,7 @@ def test_a_property_sets_the_memory_of_a_worker(plane: Plane) -> None:
         for is_embedded in (True, False):
             spec, notices = workers(plane, entity, is_embedded=is_embedded)
             assert (spec.memory_bytes, notices) == (memory_bytes, [])
-    for text in ("", "2GB", "-1", "1.5", "²"):
+    for text in ("", "2GB", "-1", "1.5", "²", "1" * 10, "9" * 5000):
         entity = deployment(properties={"inferay.worker_memory_mb": text})
         with pytest.raises(InvalidInput, match=r"worker_memory_mb: expected a whole number of MB"):
             workers(plane, entity)
