@@ -92,6 +92,13 @@ def test_a_datastore_that_cannot_be_is_refused(
     assert "geheim@" not in answer.text
 
 
+def test_a_local_datastore_needs_an_absolute_path(plane: Plane) -> None:
+    bodies = [{"properties": {"datastoreType": "Local", "path": path}} for path in ("x/y", "/x/y")]
+    answers = [plane.http.put("/v1/datastores/here", json=body) for body in bodies]
+    assert [answer.status_code for answer in answers] == [400, 201]
+    assert "expected an absolute path" in answers[0].json()["error"]["message"]
+
+
 def test_two_datastores_of_one_place_are_refused(plane: Plane) -> None:
     plane.put("/v1/datastores/lake", some()).raise_for_status()
     answer = plane.http.put("/v1/datastores/sea", json=some())

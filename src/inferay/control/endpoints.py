@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,7 @@ from inferay.engine.resources import (
 )
 from inferay.engine.resources import Compute as ComputeEntity
 from inferay.engine.resources import Datastore as DatastoreEntity
+from inferay.engine.resources.wording import shown
 from inferay.errors import Conflict, InferayError, InvalidInput, NotFound, nearest
 from inferay.jobs.states import JobStatus
 
@@ -136,6 +138,11 @@ def put_datastore(
     is_new = row is None
     row = row or Datastore(name=name)
     row.properties = _properties(entity)
+    if entity.type == "local" and not os.path.isabs(str(entity.path)):
+        raise InvalidInput(
+            f"path: expected an absolute path on the server's machine, got {shown(entity.path)}",
+            target="/properties/path",
+        )
     if entity.type == "s3":
         storage.check_place(session, name, row.properties)
     row.secrets = storage.seal_secrets(context.workspace, entity)
