@@ -255,6 +255,10 @@ def test_a_client_on_another_machine_uploads_what_it_names(
         one = remote.batch_endpoints.invoke("digits", input="data/3.txt").wait(timeout_s=60)
         rows = one.download(project / "one", output_name="score")[1].read_text()
         assert rows == "3.txt\n"
+        (project / "empty").mkdir()
+        with pytest.raises(InvalidInput, match="empty has no files") as nothing:
+            remote.batch_endpoints.invoke("digits", input="empty")
+        assert nothing.value.code == "NoInput"
         with pytest.raises(NotAuthorized, match="reader"):
             remote.batch_endpoints.list()
         with pytest.raises(NotAuthorized):

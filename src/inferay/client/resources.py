@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -146,22 +146,28 @@ def upload(http: Http, path: str) -> str:
     until uploaded.
 
     Raises:
-        InvalidInput: The path does not exist.
+        InvalidInput: The path does not exist, or there is no file to upload.
     """
     source = Path(path.removeprefix("file://").removeprefix("file:")).absolute()
     if not source.exists():
         raise InvalidInput(f"{source} does not exist", target=path)
     if http.address.is_local:
         return str(source)
+    if next(_files(source), None) is None:
+        raise InvalidInput(f"{source} has no files", code="NoInput", target=path)
     begun = http.post("/v1/uploads")
-    if source.is_file():
-        http.upload(f"/v1/uploads/{begun['name']}/{quote(source.name)}", source)
-    for parent, _, files in os.walk(source):
-        for file in files:
-            inner = Path(parent) / file
-            relative = quote(str(inner.relative_to(source.parent)))
-            http.upload(f"/v1/uploads/{begun['name']}/{relative}", inner)
+    for file in _files(source):
+        relative = quote(str(file.relative_to(source.parent)))
+        http.upload(f"/v1/uploads/{begun['name']}/{relative}", file)
     return f"{begun['uri']}/{source.name}"
+
+
+def _files(source: Path) -> Iterator[Path]:
+    """Yield the file itself, or all files below the folder."""
+    if source.is_file():
+        yield source
+    for parent, _, files in os.walk(source):
+        yield from (Path(parent) / file for file in files)
 
 
 def wait_for(http: Http, operation: str) -> None:
