@@ -60,6 +60,8 @@ class Strict(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _accept(cls, data: Any) -> Any:
+        if data is None and not any(field.is_required() for field in cls.model_fields.values()):
+            data = {}   # YAML's `settings:` with nothing below it
         return cls.canonical(data) if isinstance(data, Mapping) else data
 
     @classmethod

@@ -61,7 +61,6 @@ BAD: list[tuple[type[Entity], str, str]] = [
      "f.yml:2: output_file_name: '_success.json' is a name that every job writes itself; "
      "expected another"),
     (D, "name: d\nsettings: 5\n", "f.yml:2: settings: expected fields, got 5"),
-    (D, "name: d\nsettings:\n", "f.yml:2: settings: expected fields, got nothing"),
     (D, "type: pipeline\nname: d\ncomponent: file:x.yml\n",
      "f.yml:1: type: pipeline component deployments are not supported; expected type: model "
      "(deploy each scoring step as a deployment of its own)"),
@@ -131,6 +130,13 @@ def test_a_wrong_file_says_where_what_was_expected_and_what_is_near(
     with pytest.raises(InvalidInput) as caught:
         load(cls, "f.yml")
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("text", ["settings:\n", "settings:\nmini_batch_size: 10\n",
+                                  "settings:\n  retry_settings:\nresources:\ntags:\n"])
+def test_fields_with_nothing_below_them_are_as_if_left_out(text: str) -> None:
+    Path("f.yml").write_text(f"name: d\n{text}")
+    assert load(BatchDeployment, "f.yml").entity == BatchDeployment(name="d")
 
 
 def test_the_first_problem_by_line_is_named_and_the_others_are_counted() -> None:
