@@ -277,6 +277,12 @@ def test_a_client_with_a_wrong_token_or_ca_is_told_so(
     assert inferay("job", "list").code == 5
 
 
+def test_status_is_prose_for_a_person_and_json_on_demand(inferay: Inferay) -> None:
+    assert inferay("status").out.startswith("control plane  ")
+    assert inferay("status", "-o", "json").json["ray"]["state"] == "Running"   # type: ignore[index]
+    assert inferay("status", "--query", "ray.state").json == "Running"
+
+
 def test_without_a_workspace_the_command_says_what_to_do(
     inferay: Inferay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

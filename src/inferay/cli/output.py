@@ -15,8 +15,8 @@ from inferay.errors import InvalidInput
 FORMATS = ("json", "jsonc", "jsonl", "yaml", "yamlc", "table", "tsv", "none")
 
 
-def show(value: Any, output: str, query: str | None) -> None:
-    """Print a result to stdout, reduced by a JMESPath query.
+def show(value: Any, output: str | None, query: str | None) -> None:
+    """Print a result to stdout, reduced by a JMESPath query; as JSON where no format is asked for.
 
     Raises:
         InvalidInput: The query is not valid.
@@ -25,7 +25,7 @@ def show(value: Any, output: str, query: str | None) -> None:
         value = apply_query(value, query)
     if value is None or output == "none":
         return
-    sys.stdout.write(render(value, output))
+    sys.stdout.write(render(value, output or "json"))
     sys.stdout.flush()
 
 

@@ -43,7 +43,7 @@ class Parser(argparse.ArgumentParser):
 
 
 _GLOBAL = Parser(add_help=False)
-_GLOBAL.add_argument("-o", "--output", choices=FORMATS, default="json", help="output format")
+_GLOBAL.add_argument("-o", "--output", choices=FORMATS, help="output format (json)")
 _GLOBAL.add_argument("--query", help="JMESPath query over the result")
 _GLOBAL.add_argument("--only-show-errors", action="store_true", help="no warnings")
 _GLOBAL.add_argument("--debug", action="store_true", help="show inferay's own traceback")

@@ -70,7 +70,7 @@ def _status(options: argparse.Namespace) -> Any:
 
     workspace = Workspace.from_environment()
     state = launcher.look(workspace)
-    if options.output != "json" or options.query:
+    if options.output is not None or options.query:
         return connect(options).http.get("/v1/status")
     _tell(workspace, state)
     if state.control is None:
