@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from inferay.engine.storage.addresses import ALLOW_VARIABLE
+from inferay.config import ALLOW_VARIABLE
 from inferay.errors import InvalidInput
 
 

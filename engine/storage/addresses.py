@@ -12,6 +12,7 @@ import socket
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from inferay.config import ALLOW_VARIABLE
 from inferay.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
 #: IPv6 addresses that stand for the IPv4 address in their last four bytes.
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-
-#: The setting that allows such addresses.
-ALLOW_VARIABLE = "INFERAY_ALLOW_PRIVATE_ADDRESSES"
 
 
 class AddressRefusedError(OSError):

@@ -21,6 +21,9 @@ PUBLIC_HOST = "127.0.0.1"
 BLOB_DATASTORE = "workspaceblobstore"
 ARTIFACT_DATASTORE = "workspaceartifactstore"
 
+#: Variable that allows http(s) URIs of users to reach addresses that are not public.
+ALLOW_VARIABLE = "INFERAY_ALLOW_PRIVATE_ADDRESSES"
+
 
 @dataclass(frozen=True)
 class Workspace:

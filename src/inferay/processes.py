@@ -21,8 +21,7 @@ from typing import Any
 
 import psutil
 
-from inferay.config import Workspace
-from inferay.engine.storage.addresses import ALLOW_VARIABLE
+from inferay.config import ALLOW_VARIABLE, Workspace
 from inferay.errors import InferayError
 
 #: How long a process gets between SIGTERM and SIGKILL.

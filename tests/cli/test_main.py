@@ -283,6 +283,15 @@ def test_status_is_prose_for_a_person_and_json_on_demand(inferay: Inferay) -> No
     assert inferay("status", "--query", "ray.state").json == "Running"
 
 
+def test_up_refuses_what_does_not_say_whether_private_addresses_are_allowed(
+    inferay: Inferay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inferay.launcher.up", lambda *_, **__: pytest.fail("it was started"))
+    monkeypatch.setenv("INFERAY_ALLOW_PRIVATE_ADDRESSES", "yes")
+    said = inferay("up")
+    assert (said.code, "expected true or false, got 'yes'" in said.err) == (2, True)
+
+
 def test_without_a_workspace_the_command_says_what_to_do(
     inferay: Inferay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

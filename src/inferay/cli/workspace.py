@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from inferay.cli.connection import connect
 from inferay.cli.parser import Groups, add_yes, confirm, warn
 from inferay.config import Workspace
+from inferay.engine.storage import Access
 from inferay.errors import NotFound, Unavailable
 
 
@@ -50,6 +52,7 @@ def _count(text: str) -> int:
 def _up(options: argparse.Namespace) -> None:
     from inferay import launcher
 
+    Access.from_environment(os.environ)   # what is wrong there would fail each job
     workspace = Workspace.from_environment()
     before = launcher.look(workspace)
     if before.control is None or before.ray is None:

@@ -110,6 +110,19 @@ def test_a_file_on_the_web_is_an_input(
     assert rows_of(spec)[0].endswith("/my file.csv=content")
 
 
+def test_the_signature_of_an_input_without_rows_is_not_shown(
+    site: Site, make_spec: MakeSpec
+) -> None:
+    site.files["/x.csv"] = b"a,b\n"
+    uri = f"{site.url}/x.csv?sig=geheim"
+    spec = make_spec(ECHO, input=uri, input_type="uri_file", mini_batch_size="5 rows",
+                     table="pandas")
+    result = run(spec, Access(allow_private_addresses=True))
+    assert (result.error or {})["code"] == "NoInput"
+    assert (result.error or {})["target"] == f"{site.url}/x.csv?…"
+    assert b"geheim" not in result.to_bytes()
+
+
 def test_a_private_address_ends_the_job_before_anything_is_asked(
     site: Site, make_spec: MakeSpec
 ) -> None:
