@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, ConfigDict
+from pydantic import BeforeValidator, ConfigDict, PlainSerializer
 from pydantic.alias_generators import to_camel
 
 from inferay.engine.resources.base import Strict
-from inferay.engine.resources.durations import parse_duration
+from inferay.engine.resources.durations import format_duration, parse_duration
 from inferay.engine.resources.fields import TIMEOUT_S_MAX, refusal
 from inferay.engine.resources.wording import shown
 from inferay.errors import InvalidInput
@@ -64,8 +64,10 @@ def _seconds(minimum: int) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-TimeoutDuration = Annotated[int, _seconds(1)]
-IdleDuration = Annotated[int, _seconds(0)]
+_AS_DURATION = PlainSerializer(format_duration, return_type=str, when_used="json")
+
+TimeoutDuration = Annotated[int, _seconds(1), _AS_DURATION]
+IdleDuration = Annotated[int, _seconds(0), _AS_DURATION]
 
 
 class Body(Strict):

@@ -5,7 +5,7 @@ Every setting that is left out is the deployment's.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -110,6 +110,13 @@ class BatchJobProperties(Body):
             if place is not None and place.instance_count is not None:
                 return place.instance_count
         return None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what was asked for, in one form however it was written; it can be parsed again.
+
+        Azure's names, and nothing that says no more than its absence.
+        """
+        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
 class BatchJobBody(Body):

@@ -187,6 +187,29 @@ def test_a_jobs_own_settings_win_over_the_deployments(
     assert (tmp_path / "out" / "r.csv").exists()
 
 
+@pytest.mark.parametrize("more", [
+    {"properties": None}, {"tags": None}, {"inputData": None, "InputData": ...},
+    {"DESCRIPTION": "x", "Tags": {"a": 1}, "RetrySettings": {"Timeout": "PT60S"}},
+])
+def test_however_an_invocation_is_written_its_job_can_be_looked_at(
+    ready: Plane, data: Path, more: dict[str, Any]
+) -> None:
+    inputs = {"input": {"JobInputType": "uri_folder", "Uri": str(data), "value": None}}
+    given = {"inputData": inputs, "name": "j", **more}
+    body = {"properties": {key: inputs if value is ... else value for key, value in given.items()}}
+    answer = ready.http.post("/endpoints/digits/jobs", json=body)
+    assert answer.status_code == 201
+    assert ready.job("j")["inputs"] == folder_input(data)
+    for path in ("/v1/jobs", "/v1/batchEndpoints/digits/jobs"):
+        job, = ready.http.get(path).json()["value"]
+        assert job["properties"]["inputs"] == folder_input(data)
+        assert job["properties"]["tags"] == ({"a": "1"} if "Tags" in more else {})
+    with ready.database.read() as session:
+        spec = session.get_one(Job, "j").spec or {}
+    assert spec["settings"]["timeout_s"] == (60.0 if "RetrySettings" in more else 30.0)
+    ready.wait("j")
+
+
 def scorer(plane: Plane) -> str:
     body = {"name": "s", "role": "scorer", "endpoint": "digits"}
     token: str = plane.http.post("/v1/tokens", json=body).json()["token"]

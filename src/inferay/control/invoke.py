@@ -98,7 +98,9 @@ def invoke(
             f"the token '{who.name}' of role {who.role} may not set environment variables",
             code="Forbidden", target="/properties/environmentVariables",
         )
-    request = {**body, "deployment": wanted, "endpoint": endpoint}
+    request = {
+        "properties": properties.to_json(), "deployment": wanted, "endpoint": endpoint,
+    }
     known = session.get(Job, name)
     if known is not None:
         return repeat(known, request)

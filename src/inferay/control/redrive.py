@@ -21,7 +21,7 @@ from inferay.engine.batch.output import SUCCESS, is_published
 from inferay.engine.batch.redrive import check_argument
 from inferay.engine.batch.spec import JobSpec, Redrive
 from inferay.engine.batch.store import open_store
-from inferay.engine.resources import BatchJobBody, BatchJobProperties, RedriveBody, parse_body
+from inferay.engine.resources import BatchJobBody, RedriveBody, parse_body
 from inferay.errors import Conflict, InvalidInput
 from inferay.jobs.ray_jobs import check_name
 from inferay.jobs.states import JobStatus
@@ -75,7 +75,7 @@ def check_redrive(context: Context, who: Principal, name: str, body: Mapping[str
     asked = parse_body(RedriveBody, body)
     with context.database.read() as session:
         old = get_job(session, name)
-    request, before = _request(old, asked, body), JobSpec.from_dict(old.spec or {})
+    request, before = _request(old, asked), JobSpec.from_dict(old.spec or {})
     check_remote(
         context, who, old.endpoint, {"properties": request["properties"]}, request["deployment"],
         None, (before.input, before.input_type),
@@ -104,7 +104,7 @@ def redrive(
         )
     new_name = asked.properties.name or str(uuid.uuid4())
     check_name(new_name)
-    request = _request(old, asked, body)
+    request = _request(old, asked)
     known = session.get(Job, new_name)
     if known is not None:
         return repeat(known, request)
@@ -125,13 +125,12 @@ def redrive(
     return invoked
 
 
-def _request(old: Job, asked: RedriveBody, body: Mapping[str, Any]) -> dict[str, Any]:
+def _request(old: Job, asked: RedriveBody) -> dict[str, Any]:
     """Return the old job's request, with what was asked for besides."""
-    before = BatchJobProperties.canonical(old.request.get("properties", {}))
-    own = BatchJobProperties.canonical(RedriveBody.canonical(body).get("properties", {}))
+    before = old.request["properties"]
     kept = {key: value for key, value in before.items() if key not in _OWN}
     return {
-        "properties": {**kept, **own}, "endpoint": old.endpoint,
+        "properties": {**kept, **asked.properties.to_json()}, "endpoint": old.endpoint,
         "deployment": asked.deployment_name or old.deployment,
         "redriveOf": old.name, "merge": asked.merge,
     }

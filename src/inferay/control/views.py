@@ -78,7 +78,7 @@ def job_view(row: Job, url: str, *, is_brief: bool = False) -> dict[str, Any]:
     progress = row.progress
     if progress is not None and is_brief:
         progress = {key: value for key, value in progress.items() if key not in _LONG}
-    body = row.request.get("properties", {})
+    body = row.request["properties"]
     properties = {
         "jobType": "Batch",
         "status": row.status,
