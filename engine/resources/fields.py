@@ -45,6 +45,8 @@ MAP_ENTRIES_MAX = 1000
 #: Names that stand beside the predictions in a job's output folder.
 RESERVED_OUTPUT_NAMES = frozenset({"_success.json", "errors.jsonl"})
 
+#: What no file, database or answer can hold as text: NUL, and halves of a UTF-16 pair.
+_UNFIT = re.compile("[\0\ud800-\udfff]")
 _NOT_ALNUM = re.compile(r"[^a-z0-9]")
 
 
@@ -89,9 +91,15 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         quotes = "; write it in quotes" if isinstance(value, int | float) else ""
         raise refusal(f"expected text, got {shown(value)}{quotes}")
-    if len(value) > TEXT_CHARS_MAX or "\0" in value:
-        raise refusal(f"expected text of at most {TEXT_CHARS_MAX} characters without NUL")
-    return value
+    return _fit(value, TEXT_CHARS_MAX)
+
+
+def _fit(text: str, chars_max: int) -> str:
+    if len(text) > chars_max or _UNFIT.search(text):
+        raise refusal(
+            f"expected text of at most {chars_max} characters without NUL or lone surrogates"
+        )
+    return text
 
 
 def _filled_text(value: object) -> str:
@@ -127,9 +135,7 @@ def scalar_text(value: object) -> str:
     else:
         empty = ' (write "" for an empty one)' if value is None else ""
         raise refusal(f"expected text, got {shown(value)}{empty}")
-    if len(text) > VALUE_CHARS_MAX or "\0" in text:
-        raise refusal(f"expected text of at most {VALUE_CHARS_MAX} characters without NUL")
-    return text
+    return _fit(text, VALUE_CHARS_MAX)
 
 
 def _text_map(value: object) -> dict[str, str]:
@@ -141,7 +147,7 @@ def _text_map(value: object) -> dict[str, str]:
         raise refusal(f"expected at most {MAP_ENTRIES_MAX} entries, got {len(value)}")
     result = {}
     for key, item in value.items():
-        if not isinstance(key, str) or not key or "\0" in key:
+        if not isinstance(key, str) or not key or _UNFIT.search(key):
             raise refusal(f"expected text as a key, got {shown(key)}")
         try:
             result[key] = scalar_text(item)
@@ -211,11 +217,15 @@ def plain_data(value: object, depth: int = 0) -> object:
     if depth > 50:
         raise refusal("nested too deeply")
     if isinstance(value, Mapping):
-        return {str(key): plain_data(item, depth + 1) for key, item in value.items()}
+        return {
+            str(plain_data(str(key), depth + 1)): plain_data(item, depth + 1)
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
         return [plain_data(item, depth + 1) for item in value]
-    is_finite = not isinstance(value, float) or math.isfinite(value)
-    if is_finite and (value is None or isinstance(value, str | bool | int | float)):
+    is_fit = math.isfinite(value) if isinstance(value, float) else \
+        not (isinstance(value, str) and _UNFIT.search(value))
+    if is_fit and (value is None or isinstance(value, str | bool | int | float)):
         return value
     raise refusal(f"expected plain data (text, numbers, lists, mappings), got {shown(value)}")
 

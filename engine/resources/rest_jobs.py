@@ -85,8 +85,8 @@ class BatchJobProperties(Body):
 
     NO_EFFECT: ClassVar[frozenset[str]] = frozenset({"partitionKeys", "identity"})
 
-    input_data: dict[str, JobInput] = Field(default_factory=dict)
-    output_data: dict[str, JobOutput] = Field(default_factory=dict)
+    input_data: dict[FilledText, JobInput] = Field(default_factory=dict)
+    output_data: dict[FilledText, JobOutput] = Field(default_factory=dict)
     mini_batch_size: MiniBatchSize | None = None
     split: Split | None = None
     error_threshold: ErrorThreshold | None = None

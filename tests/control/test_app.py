@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,32 @@ def test_a_bad_request_is_answered_in_azures_shape_and_in_one_line(
     assert said in error["message"]
     assert "\n" not in error["message"]
     assert "Traceback" not in answer.text
+
+
+HALF = "\ud800"   # of a UTF-16 pair: JSON can write it, UTF-8 cannot
+
+
+@pytest.mark.parametrize("properties", [
+    {"tags": {"a": HALF}}, {"tags": {HALF: "a"}}, {"description": HALF}, {HALF: "x"},
+    {"resources": {"properties": {"a": [HALF]}}}, {"resources": {"properties": {HALF: 1}}},
+    {"inputData": {HALF: {"jobInputType": "UriFolder", "uri": "/"}}}, {"name": HALF},
+    {"inputData": {"input": {"jobInputType": "UriFolder", "uri": f"/{HALF}"}}},
+])
+def test_text_that_no_answer_could_hold_is_refused(
+    plane: Plane, make_code: Callable[..., Path], data: Path, properties: dict[str, Any]
+) -> None:
+    deploy(plane, make_code())
+    whole = invocation(data)["properties"] | properties
+    body = json.dumps({"properties": whole})   # ASCII, with escapes
+    answer = plane.http.post("/endpoints/digits/jobs", content=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "InvalidInput")
+    assert plane.http.get("/v1/jobs").json()["value"] == []
+
+
+def test_an_error_about_text_that_does_not_encode_is_an_answer(plane: Plane) -> None:
+    body = json.dumps({"name": "x", "role": HALF})
+    answer = plane.http.post("/v1/tokens", content=body)
+    assert (answer.status_code, HALF in answer.json()["error"]["message"]) == (400, True)
 
 
 def test_a_body_that_is_no_json_or_too_large_is_refused(plane: Plane) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
@@ -9,7 +10,6 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 import inferay
@@ -114,4 +114,6 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
 
 
 def _answer(status: int, error: dict[str, Any]) -> Response:
-    return JSONResponse({"error": error}, status_code=status)
+    # What is wrong with text may be that it does not encode: then its escape is JSON as well.
+    content = json.dumps({"error": error}, ensure_ascii=False).encode(errors="backslashreplace")
+    return Response(content, status_code=status, media_type="application/json")
