@@ -154,6 +154,17 @@ def test_a_redrive_by_the_same_name_and_content_is_the_same_job(
     plane.wait("new")
 
 
+def test_a_repeat_is_the_same_job_when_the_old_output_has_moved_since(
+    plane: Plane, failed: str
+) -> None:
+    body = {"merge": True, "properties": {"name": "new"}}
+    assert redrive(plane, failed, **body).status_code == 201
+    plane.wait("new")
+    (Path(plane.job(failed)["outputs"]["score"]["path"]) / "_SUCCESS.json").unlink()
+    assert redrive(plane, failed, **body).status_code == 200
+    assert redrive(plane, failed).status_code == 409
+
+
 @pytest.mark.parametrize(("body", "status", "said"), [
     ({"properties": {"inputData": {"i": {"jobInputType": "UriFolder", "uri": "/x"}}}}, 400,
      "a redrive has the input of its job"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from inferay.control import assets, storage
+from inferay.control.asked import Asked
 from inferay.control.context import Context
 from inferay.control.endpoints import get_deployment, get_endpoint
 from inferay.control.notices import check_ready, environment_of, packages_of, workers_of
 from inferay.control.operations import begin
-from inferay.control.tables import Asset, Deployment, Job
+from inferay.control.tables import Asset, Deployment, Endpoint, Job
 from inferay.control.tokens import Principal
 from inferay.engine.batch.formats import check_format
 from inferay.engine.batch.listing import check_outside
@@ -27,19 +27,16 @@ from inferay.engine.batch.split.declared import resolve_split
 from inferay.engine.batch.store import LocalStore, open_store
 from inferay.engine.resources import (
     BatchDeployment,
-    BatchJobBody,
     BatchJobProperties,
     Resources,
     RetrySettings,
     from_rest,
     is_datastore_path,
-    parse_body,
 )
 from inferay.engine.storage import Access, is_remote, is_uri, redacted
 from inferay.engine.storage.download import check_kind
 from inferay.errors import Conflict, InvalidInput, NotAuthorized, NotFound
 from inferay.jobs.folder import JobFolder
-from inferay.jobs.ray_jobs import check_name
 from inferay.jobs.states import JobStatus
 
 _FOLDERS = ("UriFolder", "MLTable")
@@ -60,57 +57,45 @@ class Invoked:
     notices: list[str]
 
 
-def invoke(
-    context: Context, session: Session, who: Principal, endpoint: str,
-    body: Mapping[str, Any], *, deployment: str | None, request_id: str | None,
-) -> Invoked:
-    """Add a job, in the caller's transaction.
-
-    Args:
-        context: The control plane's.
-        session: The caller's transaction.
-        who: Whose invocation it is.
-        endpoint: Which endpoint.
-        body: Azure's invocation body.
-        deployment: The deployment to use; the endpoint's default if None.
-        request_id: `repeatability_request-id`: the job's name where the body gives none.
+def invoke(context: Context, session: Session, who: Principal, asked: Asked) -> Invoked:
+    """Add a job, in the caller's transaction, or find the one that the same was asked for before.
 
     Raises:
-        InvalidInput: The body, or a path in it, is wrong.
+        InvalidInput: A path in it is wrong, or there is no default deployment.
         NotAuthorized: The caller may not name that path, or set that.
         NotFound: The endpoint, deployment, or an asset does not exist.
         Conflict: The output exists or is taken, or the job's name is, with other content.
     """
-    properties = parse_body(BatchJobBody, body).properties
-    row = get_endpoint(session, endpoint)
-    name = properties.name or _name_of(request_id) or str(uuid.uuid4())
-    check_name(name)
-    wanted = deployment or (row.properties.get("defaults") or {}).get("deploymentName")
-    if wanted is None:
-        raise InvalidInput(
-            f"endpoint '{endpoint}' has no default deployment; name one with --deployment-name, "
-            f"or set it: inferay batch-endpoint update -n {endpoint} --defaults "
-            "deployment_name=NAME",
-            target="deploymentName",
-        )
+    properties = asked.properties
+    row = get_endpoint(session, asked.endpoint)
     if properties.environment_variables and who.role != "admin":
         raise NotAuthorized(   # PYTHONPATH alone would run their code
             f"the token '{who.name}' of role {who.role} may not set environment variables",
             code="Forbidden", target="/properties/environmentVariables",
         )
-    request = {
-        "properties": properties.to_json(), "deployment": wanted, "endpoint": endpoint,
-    }
-    known = session.get(Job, name)
+    known = asked.find(session)   # whatever the default is by now
     if known is not None:
-        return repeat(known, request)
+        return Invoked(known, False, [])
+    deployment = _deployment_of(asked, row)
     source = _input(context, session, who, properties)
-    return add_job(context, session, who, name, request, properties, source)
+    return add_job(context, session, who, asked, deployment, source)
+
+
+def _deployment_of(asked: Asked, endpoint: Endpoint) -> str:
+    wanted = asked.deployment or (endpoint.properties.get("defaults") or {}).get("deploymentName")
+    if wanted is None:
+        raise InvalidInput(
+            f"endpoint '{endpoint.name}' has no default deployment; name one with "
+            "--deployment-name, or set it: inferay batch-endpoint update "
+            f"-n {endpoint.name} --defaults deployment_name=NAME",
+            target="deploymentName",
+        )
+    return str(wanted)
 
 
 def add_job(
-    context: Context, session: Session, who: Principal, name: str, request: dict[str, Any],
-    properties: BatchJobProperties, source: tuple[str, str], redrive: Redrive | None = None,
+    context: Context, session: Session, who: Principal, asked: Asked, wanted: str,
+    source: tuple[str, str], redrive: Redrive | None = None,
 ) -> Invoked:
     """Add a job, whose name is free, in the caller's transaction.
 
@@ -118,16 +103,15 @@ def add_job(
         context: The control plane's.
         session: The caller's transaction.
         who: Whose job it is.
-        name: The job's name.
-        request: What was asked for, with the endpoint and the deployment.
-        properties: The same, parsed.
+        asked: What is asked for.
+        wanted: The deployment.
         source: Path or URI of the input, and `uri_file` or `uri_folder`.
         redrive: Whose failed items the job scores.
 
     Raises:
         As `invoke`.
     """
-    endpoint, wanted = request["endpoint"], request["deployment"]
+    endpoint, properties, name = asked.endpoint, asked.properties, asked.name or str(uuid.uuid4())
     chosen = get_deployment(session, endpoint, wanted)
     check_ready(chosen.state, f"deployment '{wanted}' of endpoint '{endpoint}'")
     entity = _effective(
@@ -149,40 +133,13 @@ def add_job(
             code="OutputExists", target=output,
         )
     job = Job(
-        name=name, endpoint=endpoint, deployment=wanted, request=request,
-        spec=_spec_json(spec), output=output, status=JobStatus.NOT_STARTED,
+        name=name, endpoint=endpoint, deployment=wanted, request=asked.to_json(),
+        request_id=asked.request_id, spec=_spec_json(spec), output=output,
+        status=JobStatus.NOT_STARTED,
     )
     session.add(job)
     begin(session, "job.start", f"jobs/{name}", {"name": name})
     return Invoked(job, True, notices)
-
-
-def repeat(known: Job, request: dict[str, Any]) -> Invoked:
-    """Return the job of this name, which the same was asked of.
-
-    Raises:
-        Conflict: Something else was.
-    """
-    if known.request != request:
-        raise Conflict(
-            f"the job name '{known.name}' is taken by an invocation with other content; choose "
-            "another name",
-            code="JobExists", target=known.name,
-        )
-    return Invoked(known, False, [])
-
-
-def _name_of(request_id: str | None) -> str | None:
-    """Return the job name that a repeatability id gives: the id itself if it is a GUID."""
-    if request_id is None:
-        return None
-    try:
-        return str(uuid.UUID(request_id))
-    except ValueError:
-        raise InvalidInput(
-            f"repeatability_request-id: expected a GUID, got '{request_id[:100]}'",
-            target="repeatability_request-id",
-        ) from None
 
 
 def _effective(entity: BatchDeployment, job: BatchJobProperties) -> BatchDeployment:
@@ -291,25 +248,23 @@ def _check_local_output(path: Path, target: str) -> None:
 
 
 def check_remote(
-    context: Context, who: Principal, endpoint: str, body: Mapping[str, Any],
-    deployment: str | None, request_id: str | None, source: tuple[str, str] | None = None,
+    context: Context, who: Principal, asked: Asked, source: tuple[str, str] | None = None
 ) -> None:
-    """Look at an invocation's remote input and output, before the transaction that adds the job.
+    """Look at a job's remote input and output, before the transaction that adds the job.
 
     A redrive gives its `source`, which is its job's, resolved.
 
     Raises:
         As `invoke`, and what reading there raises.
     """
-    job = parse_body(BatchJobBody, body).properties
+    job = asked.properties
     with context.database.read() as session:
-        row = get_endpoint(session, endpoint)
-        name = job.name or _name_of(request_id) or ""
-        wanted = deployment or (row.properties.get("defaults") or {}).get("deploymentName")
-        if wanted is None or session.get(Job, name) is not None:
+        row = get_endpoint(session, asked.endpoint)
+        if asked.find(session) is not None:
             return   # a repeat is answered with its job, whatever became of the input since
-        chosen = get_deployment(session, endpoint, wanted)
+        chosen = get_deployment(session, asked.endpoint, _deployment_of(asked, row))
         uri, kind = source or _input(context, session, who, job)
+        name = asked.name or ""
         output = _output(context, session, who, job, name)
         access = storage.access_to(context, session, [uri, output])
     try:

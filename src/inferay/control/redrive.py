@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.orm import Session
 
+from inferay.control.asked import Asked
 from inferay.control.context import Context
-from inferay.control.invoke import Invoked, add_job, check_remote, repeat
+from inferay.control.invoke import Invoked, add_job, check_remote
 from inferay.control.jobs import get_job
 from inferay.control.storage import access_of
 from inferay.control.tables import Job
@@ -23,29 +22,61 @@ from inferay.engine.batch.spec import JobSpec, Redrive
 from inferay.engine.batch.store import open_store
 from inferay.engine.resources import BatchJobBody, RedriveBody, parse_body
 from inferay.errors import Conflict, InvalidInput
-from inferay.jobs.ray_jobs import check_name
 from inferay.jobs.states import JobStatus
 
 #: What an invocation says of its own job, and not of one that does the same again.
 _OWN = ("name", "outputData")
 
 
-@dataclass(frozen=True)
-class Published:
-    """What a completed job's output says of it."""
+def redrive(context: Context, who: Principal, name: str, body: Mapping[str, Any]) -> Invoked:
+    """Add the job that scores the failed items of another one; blocks while it looks at outputs.
 
-    items_failed: int
-
-
-def published_facts(context: Context, name: str) -> Published:
-    """Return what a job's output says of it; holds no transaction meanwhile.
+    A repeat is answered with the job that it made, whatever became of the old one's output since.
 
     Raises:
-        NotFound: There is no such job.
-        Conflict: It has not completed, or its output is gone.
+        InvalidInput: The body is wrong, or the formats of a merge differ.
+        NotFound: The job or the deployment does not exist.
+        Conflict: The job has not completed, its output is gone, nothing failed, the new output
+            exists or is taken, or the new name is, with other content.
     """
+    wanted = parse_body(RedriveBody, body)
+    if wanted.properties.input_data:
+        raise InvalidInput("inputData: a redrive has the input of its job", target="inputData")
     with context.database.read() as session:
-        job = get_job(session, name)
+        old = get_job(session, name)
+        asked = _asked(old, wanted)
+        known = asked.find(session)
+    if known is not None:
+        return Invoked(known, False, [])
+    before = JobSpec.from_dict(old.spec or {})
+    _check_failed_items(context, old)
+    check_remote(context, who, asked, (before.input, before.input_type))
+    with context.database.write() as session:
+        known = asked.find(session)
+        return Invoked(known, False, []) if known else _add(context, session, who, asked, before)
+
+
+def _add(
+    context: Context, session: Session, who: Principal, asked: Asked, before: JobSpec
+) -> Invoked:
+    is_text = before.settings.output_action == "append_row"
+    invoked = add_job(
+        context, session, who, asked, str(asked.deployment), (before.input, before.input_type),
+        Redrive(
+            before.name, before.work, before.output,
+            before.settings.output_file_name if is_text else "", asked.merge,
+        ),
+    )
+    after = JobSpec.from_dict(invoked.job.spec or {})
+    check_argument(before.name, bool(before.settings.table), after.settings.table)
+    if asked.merge:
+        _check_mergeable(before, after)
+    return invoked
+
+
+def _check_failed_items(context: Context, job: Job) -> None:
+    """Check that a job has completed, and that its output says that items failed."""
+    name = job.name
     if job.status != JobStatus.COMPLETED:
         hint = "; let it end first" if job.ended_at is None else \
             f"; `inferay job resume -n {name}` goes on with it"
@@ -53,87 +84,35 @@ def published_facts(context: Context, name: str) -> Published:
             f"job {name} is {job.status}; only a completed job can be redriven{hint}",
             code="JobNotCompleted", target=name,
         )
-    output = open_store(job.output, access_of(context, job))
-    try:
-        if is_published(output, name):
-            found = json.loads(output.read(SUCCESS))
-            return Published(found["counts"]["items_failed"])
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise Conflict(
-        f"{job.output} has no {SUCCESS} of job {name} any more; put its output back, or invoke "
-        "the endpoint again", code="OutputMissing", target=name,
-    )
-
-
-def check_redrive(context: Context, who: Principal, name: str, body: Mapping[str, Any]) -> None:
-    """Look at a redrive's remote input and output, before the transaction that adds the job.
-
-    Raises:
-        As `redrive`, and what reading there raises.
-    """
-    asked = parse_body(RedriveBody, body)
-    with context.database.read() as session:
-        old = get_job(session, name)
-    request, before = _request(old, asked), JobSpec.from_dict(old.spec or {})
-    check_remote(
-        context, who, old.endpoint, {"properties": request["properties"]}, request["deployment"],
-        None, (before.input, before.input_type),
-    )
-
-
-def redrive(
-    context: Context, session: Session, who: Principal, name: str, body: Mapping[str, Any],
-    published: Published,
-) -> Invoked:
-    """Add the job that scores the failed items of another one, in the caller's transaction.
-
-    Raises:
-        InvalidInput: The body is wrong, or the formats of a merge differ.
-        NotFound: The deployment does not exist.
-        Conflict: Nothing failed, the output exists or is taken, or the name is, with other content.
-    """
-    asked = parse_body(RedriveBody, body)
-    if asked.properties.input_data:
-        raise InvalidInput("inputData: a redrive has the input of its job", target="inputData")
-    old = get_job(session, name)
-    if published.items_failed == 0:
+    if _items_failed(context, job) == 0:
         raise Conflict(
             f"no item of job {name} failed: there is nothing to redrive", code="NothingToRedrive",
             target=name,
         )
-    new_name = asked.properties.name or str(uuid.uuid4())
-    check_name(new_name)
-    request = _request(old, asked)
-    known = session.get(Job, new_name)
-    if known is not None:
-        return repeat(known, request)
-    properties = parse_body(BatchJobBody, {"properties": request["properties"]}).properties
-    before = JobSpec.from_dict(old.spec or {})
-    is_text = before.settings.output_action == "append_row"
-    invoked = add_job(
-        context, session, who, new_name, request, properties,
-        (before.input, before.input_type), Redrive(
-            name, before.work, before.output,
-            before.settings.output_file_name if is_text else "", asked.merge,
-        ),
+
+
+def _items_failed(context: Context, job: Job) -> int:
+    output = open_store(job.output, access_of(context, job))
+    try:
+        if is_published(output, job.name):
+            return int(json.loads(output.read(SUCCESS))["counts"]["items_failed"])
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise Conflict(
+        f"{job.output} has no {SUCCESS} of job {job.name} any more; put its output back, or invoke "
+        "the endpoint again", code="OutputMissing", target=job.name,
     )
-    after = JobSpec.from_dict(invoked.job.spec or {})
-    check_argument(name, bool(before.settings.table), after.settings.table)
-    if asked.merge:
-        _check_mergeable(before, after)
-    return invoked
 
 
-def _request(old: Job, asked: RedriveBody) -> dict[str, Any]:
-    """Return the old job's request, with what was asked for besides."""
-    before = old.request["properties"]
-    kept = {key: value for key, value in before.items() if key not in _OWN}
-    return {
-        "properties": {**kept, **asked.properties.to_json()}, "endpoint": old.endpoint,
-        "deployment": asked.deployment_name or old.deployment,
-        "redriveOf": old.name, "merge": asked.merge,
-    }
+def _asked(old: Job, body: RedriveBody) -> Asked:
+    """Return what the old job was asked for, with what is asked for besides."""
+    kept = {k: v for k, v in old.request["properties"].items() if k not in _OWN}
+    whole = {**kept, **body.properties.to_json()}
+    properties = parse_body(BatchJobBody, {"properties": whole}).properties
+    return Asked(
+        old.endpoint, body.deployment_name or old.deployment, properties,
+        redrive_of=old.name, merge=body.merge,
+    )
 
 
 def _check_mergeable(old: JobSpec, new: JobSpec) -> None:

@@ -111,7 +111,8 @@ class Job(Timed, Base):
     """A batch job.
 
     Attributes:
-        request: The invocation, canonical: a repeat with the same content is the same job.
+        request: What was asked for, canonical: a repeat with the same content is the same job.
+        request_id: The id that its caller gave the request, to repeat it by.
         spec: The frozen job spec, once resolved.
         output: Absolute path of its output folder.
         epoch: Which driver has it; 0 before the first submission.
@@ -132,6 +133,7 @@ class Job(Timed, Base):
     endpoint: Mapped[str] = mapped_column(String(64), index=True)
     deployment: Mapped[str] = mapped_column(String(255))
     request: Mapped[dict[str, Any]] = mapped_column()
+    request_id: Mapped[str | None] = mapped_column(String(36), unique=True, index=True)
     spec: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     output: Mapped[str]
     status: Mapped[str] = mapped_column(String(16), index=True)

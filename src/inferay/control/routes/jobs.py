@@ -14,10 +14,11 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from sqlalchemy import select
 
 from inferay.control import jobs as service
+from inferay.control.asked import parse_invocation
 from inferay.control.context import Context
 from inferay.control.endpoints import get_deployment, get_endpoint
 from inferay.control.invoke import Invoked, check_remote, invoke
-from inferay.control.redrive import check_redrive, published_facts, redrive
+from inferay.control.redrive import redrive
 from inferay.control.remote_output import content_of, files_of
 from inferay.control.routes.common import PAGE, Admin, Caller, Ctx, Json, Reader, body_of, settle
 from inferay.control.storage import access_of
@@ -52,14 +53,12 @@ def post_job(
 ) -> Response:
     """Invoke a batch endpoint: Azure's batch scoring URI."""
     who.check_scorer(endpoint)
-    check_remote(
-        context, who, endpoint, body, azureml_model_deployment, repeatability_request_id
+    asked = parse_invocation(
+        endpoint, body, deployment=azureml_model_deployment, request_id=repeatability_request_id
     )
+    check_remote(context, who, asked)
     with context.database.write() as session:
-        invoked = invoke(
-            context, session, who, endpoint, body, deployment=azureml_model_deployment,
-            request_id=repeatability_request_id,
-        )
+        invoked = invoke(context, session, who, asked)
     return _invoked(context, invoked)
 
 
@@ -139,11 +138,7 @@ def resume_job(context: Ctx, who: Admin, name: str) -> dict[str, Any]:
 @router.post("/v1/jobs/{name}/redrive", openapi_extra=body_of(RedriveBody))
 def redrive_job(context: Ctx, who: Admin, name: str, body: Json) -> Response:
     """Score the failed items of a completed job anew, in a new job."""
-    published = published_facts(context, name)
-    check_redrive(context, who, name, body)
-    with context.database.write() as session:
-        invoked = redrive(context, session, who, name, body, published)
-    return _invoked(context, invoked)
+    return _invoked(context, redrive(context, who, name, body))
 
 
 @router.get("/v1/jobs/{name}/verify")
