@@ -68,6 +68,12 @@ def fix(plane: Plane, code: Path) -> None:
     plane.put(path, {"properties": body}).raise_for_status()
 
 
+def spec_of(plane: Plane, job: str) -> dict[str, Any]:
+    path = plane.workspace.job_folder(job) / "work/spec.json"
+    found: dict[str, Any] = json.loads(path.read_bytes())
+    return found
+
+
 def redrive(plane: Plane, job: str, **body: Any) -> Any:
     return plane.http.post(f"/v1/jobs/{job}/redrive", json=body)
 
@@ -76,7 +82,8 @@ def redrive(plane: Plane, job: str, **body: Any) -> Any:
 def failed(plane: Plane, make_code: Callable[..., Path], data: Path) -> str:
     """A completed job of 20 items, two of which failed; its deployment is fixed since."""
     deploy(plane, make_code(SOME), retrySettings={"maxRetries": 0})
-    plane.http.post("/endpoints/digits/jobs", json=invocation(data, name="old"))
+    body = invocation(data, name="old", environmentVariables={"A": "1"})
+    plane.http.post("/endpoints/digits/jobs", json=body)
     assert plane.wait("old")["progress"]["counts"]["itemsFailed"] == 2
     fix(plane, make_code(SOME.replace('("03.txt", "11.txt")', '("none",)')))
     return "old"
@@ -137,11 +144,38 @@ def test_what_the_job_was_given_holds_for_its_redrive_unless_it_is_set_anew(
     retries = {"maxRetries": 1}
     redrive(plane, "old", merge=True, properties={"name": "new", "retrySettings": retries})
     assert plane.wait("new")["error"]["code"] == "NoItemSucceeded"   # nothing was fixed
-    spec = json.loads(plane.workspace.job_folder("new").joinpath("work/spec.json").read_bytes())
+    spec = spec_of(plane, "new")
     assert spec["settings"]["output_file_name"] == "rows.jsonl"
     assert spec["settings"]["environment_variables"] == {"A": "1"}
     assert spec["settings"]["max_retries"] == 1
     assert spec["redrive"]["job"] == "old"
+
+
+def test_a_redrive_keeps_the_settings_that_the_deployment_had(
+    plane: Plane, failed: str
+) -> None:
+    path = "/v1/batchEndpoints/digits/deployments/blue"
+    body = plane.http.get(path).json()["properties"]
+    body = {key: value for key, value in body.items() if key != "provisioningState"} | {
+        "outputFileName": "other.jsonl", "errorThreshold": 0, "miniBatchSize": 1,
+        "retrySettings": {"maxRetries": 5, "timeout": "PT7S"}, "loggingLevel": "Debug",
+    }
+    plane.put(path, {"properties": body}).raise_for_status()
+    own = {"retrySettings": {"timeout": "PT60S"}, "environmentVariables": {"B": "2"}}
+    assert redrive(plane, failed, properties={"name": "new", **own}).status_code == 201
+    assert plane.wait("new")["status"] == "Completed"
+    was, is_ = (spec_of(plane, name) for name in (failed, "new"))
+    assert was["settings"]["max_retries"] == 0
+    assert is_["settings"] == was["settings"] | {
+        "timeout_s": 60.0, "environment_variables": {"A": "1", "B": "2"},
+    }
+    assert is_["code"] != was["code"]
+
+
+def test_a_redrive_without_a_body_is_a_plain_one(plane: Plane, failed: str) -> None:
+    answer = plane.http.post(f"/v1/jobs/{failed}/redrive")
+    assert answer.status_code == 201
+    assert plane.wait(answer.json()["name"])["redriveOf"] == failed
 
 
 def test_a_redrive_by_the_same_name_and_content_is_the_same_job(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -19,8 +20,9 @@ from inferay.engine.batch.formats import format_of
 from inferay.engine.batch.output import SUCCESS, is_published
 from inferay.engine.batch.redrive import check_argument
 from inferay.engine.batch.spec import JobSpec, Redrive
+from inferay.engine.batch.split.declared import declared_table
 from inferay.engine.batch.store import open_store
-from inferay.engine.resources import BatchJobBody, RedriveBody, parse_body
+from inferay.engine.resources import BatchJobBody, RedriveBody, format_duration, parse_body
 from inferay.errors import Conflict, InvalidInput
 from inferay.jobs.states import JobStatus
 
@@ -105,14 +107,43 @@ def _items_failed(context: Context, job: Job) -> int:
 
 
 def _asked(old: Job, body: RedriveBody) -> Asked:
-    """Return what the old job was asked for, with what is asked for besides."""
-    kept = {k: v for k, v in old.request["properties"].items() if k not in _OWN}
-    whole = {**kept, **body.properties.to_json()}
+    """Return what the old job was asked for and ran with, and what is asked for besides."""
+    given = {k: v for k, v in old.request["properties"].items() if k not in _OWN}
+    kept = _merged(given, _settings_of(JobSpec.from_dict(old.spec or {})))
+    whole = _merged(kept, body.properties.to_json())
     properties = parse_body(BatchJobBody, {"properties": whole}).properties
     return Asked(
         old.endpoint, body.deployment_name or old.deployment, properties,
         redrive_of=old.name, merge=body.merge,
     )
+
+
+def _settings_of(spec: JobSpec) -> dict[str, Any]:
+    """Return a job's settings, its deployment's of that time among them, as an invocation's."""
+    settings = spec.settings
+    # Where the script itself asked for a table, its successor has to as well.
+    is_declared = declared_table(Path(spec.code, spec.scoring_script)) != ""
+    return {
+        "miniBatchSize": settings.mini_batch_size,
+        "split": "auto" if is_declared and settings.split == "rows" else settings.split,
+        "errorThreshold": settings.error_threshold,
+        "retrySettings": {
+            "maxRetries": settings.max_retries, "timeout": format_duration(settings.timeout_s),
+        },
+        "outputAction": settings.output_action,
+        "outputFileName": settings.output_file_name,
+        "loggingLevel": settings.logging_level,
+        "environmentVariables": settings.environment_variables,
+    }
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return both, with the value above where there are two; mappings are merged likewise."""
+    both = {
+        key: _merged(below[key], value) for key, value in above.items()
+        if isinstance(value, Mapping) and isinstance(below.get(key), Mapping)
+    }
+    return {**below, **above, **both}
 
 
 def _check_mergeable(old: JobSpec, new: JobSpec) -> None:

@@ -69,11 +69,28 @@ async def get_json(request: Request) -> dict[str, Any]:
     Raises:
         InvalidInput: It is none, or too large.
     """
+    return _object_in(await _read(request))
+
+
+async def get_optional_json(request: Request) -> dict[str, Any]:
+    """Return the JSON object in the body; an empty one where there is no body.
+
+    Raises:
+        InvalidInput: It is none, or too large.
+    """
+    return _object_in(await _read(request) or b"{}")
+
+
+async def _read(request: Request) -> bytes:
     data = b""
     async for chunk in request.stream():
         data += chunk
         if len(data) > BODY_BYTES_MAX:
             raise InvalidInput(f"the body is larger than {BODY_BYTES_MAX} bytes")
+    return data
+
+
+def _object_in(data: bytes) -> dict[str, Any]:
     try:
         found = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -84,16 +101,17 @@ async def get_json(request: Request) -> dict[str, Any]:
 
 
 Json = Annotated[dict[str, Any], Depends(get_json)]
+OptionalJson = Annotated[dict[str, Any], Depends(get_optional_json)]
 
 
-def body_of(cls: type[BaseModel]) -> dict[str, Any]:
+def body_of(cls: type[BaseModel], *, is_required: bool = True) -> dict[str, Any]:
     """Return the part of the OpenAPI document that describes a JSON body.
 
     What it refers to stands in its `$defs` until `hoist` moves it.
     """
     schema = cls.model_json_schema(by_alias=True, ref_template="#/components/schemas/{model}")
     content = {"application/json": {"schema": schema}}
-    return {"requestBody": {"required": True, "content": content}}
+    return {"requestBody": {"required": is_required, "content": content}}
 
 
 def hoist(document: dict[str, Any]) -> dict[str, Any]:

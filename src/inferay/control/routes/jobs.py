@@ -20,7 +20,17 @@ from inferay.control.endpoints import get_deployment, get_endpoint
 from inferay.control.invoke import Invoked, check_remote, invoke
 from inferay.control.redrive import redrive
 from inferay.control.remote_output import content_of, files_of
-from inferay.control.routes.common import PAGE, Admin, Caller, Ctx, Json, Reader, body_of, settle
+from inferay.control.routes.common import (
+    PAGE,
+    Admin,
+    Caller,
+    Ctx,
+    Json,
+    OptionalJson,
+    Reader,
+    body_of,
+    settle,
+)
 from inferay.control.storage import access_of
 from inferay.control.tables import Job, Operation
 from inferay.control.verification import check_verifiable, verification
@@ -135,8 +145,10 @@ def resume_job(context: Ctx, who: Admin, name: str) -> dict[str, Any]:
     return view
 
 
-@router.post("/v1/jobs/{name}/redrive", openapi_extra=body_of(RedriveBody))
-def redrive_job(context: Ctx, who: Admin, name: str, body: Json) -> Response:
+@router.post(
+    "/v1/jobs/{name}/redrive", openapi_extra=body_of(RedriveBody, is_required=False)
+)
+def redrive_job(context: Ctx, who: Admin, name: str, body: OptionalJson) -> Response:
     """Score the failed items of a completed job anew, in a new job."""
     return _invoked(context, redrive(context, who, name, body))
 
