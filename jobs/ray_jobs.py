@@ -26,6 +26,10 @@ STOP_WAIT_S = 6
 #: How the ids of resumed jobs end. Few digits: a GUID may end in e and eleven of them.
 _RESUMED = re.compile(r"-e[0-9]{1,9}$")
 
+#: Characters of a job's name. Folders and files, Ray's logs among them, are called after it with
+#: something before or after, and a file system takes 255 in all.
+NAME_CHARS_MAX = 200
+
 _GONE = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
@@ -169,11 +173,17 @@ def _token(path: Path) -> str:
 
 
 def check_name(job_name: str) -> None:
-    """Check that no submission id of this job can be another job's.
+    """Check that no submission id of this job can be another job's, and that files can have it.
 
     Raises:
-        InvalidInput: The name ends as the ids of another job's resumes do.
+        InvalidInput: The name ends as the ids of another job's resumes do, or is too long.
     """
+    if len(job_name) > NAME_CHARS_MAX:
+        raise InvalidInput(
+            f"the job name '{job_name[:20]}…' has {len(job_name)} characters; choose one of at "
+            f"most {NAME_CHARS_MAX}",
+            target="name",
+        )
     if _RESUMED.search(job_name):
         raise InvalidInput(
             f"the job name '{job_name}' ends in -e and a number, as resumes of a job "

@@ -151,6 +151,7 @@ def test_an_endpoint_without_a_default_says_how_to_set_one(plane: Plane, data: P
     ({"outputFileName": "rows.arrow"}, "output_file_name"),
     ({"name": "../x"}, "name"),
     ({"name": "x" * 300}, "name"),
+    ({"name": "x" * 240}, "the job name"),
     ({"retrySettings": {"timeout": "soon"}}, "timeout"),
     ({"environmentVariables": {"A=B": "c"}}, "environmentVariables"),
 ])

@@ -235,6 +235,12 @@ def test_a_job_name_that_could_be_another_jobs_submission_id_is_refused(name: st
         check_name(name)
 
 
+def test_a_job_name_that_files_could_not_have_is_refused() -> None:
+    check_name("n" * 200)
+    with pytest.raises(InvalidInput, match="has 201 characters; choose one of at most 200"):
+        check_name("n" * 201)
+
+
 @pytest.mark.parametrize("name", [
     "e1", "j-e", "j-e1x", "j-edge", "6f1ed002-ab5f-4c1d-8c4e-e12345678901",
 ])
