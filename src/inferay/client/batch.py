@@ -86,7 +86,7 @@ class BatchEndpoints(Named[BatchEndpoint]):
             NotFound: There is no such endpoint or deployment.
             Conflict: The output exists, or the job's name is taken.
         """
-        if input is None:
+        if input is None or input == "":   # Path("") would be the current folder
             raise InvalidInput("input: missing; give a file, a folder or an azureml: path")
         uri, kind = self._input(str(input), input_type)
         properties: dict[str, Any] = {

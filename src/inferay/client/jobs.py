@@ -337,8 +337,14 @@ class Jobs:
 
 
 def output_data(path: str | Path) -> dict[str, Any]:
-    """Return the `outputData` of a folder, or of an `azureml://` path."""
+    """Return the `outputData` of a folder, or of an `azureml://` path.
+
+    Raises:
+        InvalidInput: It is empty.
+    """
     where = str(path)
+    if not where:   # Path("") would be the current folder
+        raise InvalidInput("output_path: empty; give a folder or an azureml:// path")
     where = str(Path(where).absolute()) if is_local_path(where) else where
     return {"score": {"jobOutputType": "UriFolder", "uri": where}}
 
