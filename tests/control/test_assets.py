@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from inferay.control import assets
+from inferay.errors import NotFound
 from tests.control.conftest import Plane, deploy, invocation
 
 
@@ -178,3 +180,16 @@ def test_a_script_finds_the_model_under_its_own_name(
     assert job["status"] == "Completed"
     rows = (Path(job["outputs"]["score"]["path"]) / "predictions.csv").read_text().splitlines()
     assert set(rows) == {expected}
+
+
+@pytest.mark.parametrize(("reference", "said"), [
+    ("azureml:m@production", "no label 'production' of model m; the only one is 'latest'"),
+    ("azureml://registries/hub/models/m/versions/1", "no registries here; register it"),
+    ("azureml://registries/hub/models/m/labels/latest", "is of the registry 'hub'"),
+])
+def test_a_label_or_a_registry_is_never_taken_for_the_workspaces_own(
+    plane: Plane, model: Path, reference: str, said: str
+) -> None:
+    put(plane, model)
+    with plane.database.read() as session, pytest.raises(NotFound, match=said):
+        assets.find(session, "models", reference)

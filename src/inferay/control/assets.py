@@ -33,6 +33,7 @@ from inferay.engine.resources import (
     Data,
     Environment,
     Model,
+    Reference,
     from_rest,
     parse_reference,
     to_rest,
@@ -116,10 +117,11 @@ def find(session: Session, kind: str, reference: str) -> Asset:
     """Return what a reference (`azureml:n:v`, `azureml:n@latest`, an id) names.
 
     Raises:
-        NotFound: There is no such asset.
+        NotFound: There is no such asset, or it is of a registry.
         Conflict: It is not ready, or its registration failed.
     """
     wanted = parse_reference(reference)
+    _check_is_here(kind, wanted)
     row = (
         find_version(session, kind, wanted.name, wanted.version)
         if wanted.version is not None else latest(session, kind, wanted.name)
@@ -133,6 +135,25 @@ def find(session: Session, kind: str, reference: str) -> Asset:
     if row.state != "Succeeded":
         raise Conflict(f"the {_word(kind)} {row.name} version {row.version} is {row.state}")
     return row
+
+
+def _check_is_here(kind: str, wanted: Reference) -> None:
+    """Check that a reference means an asset of this workspace, by version or as the latest.
+
+    Raises:
+        NotFound: It does not: an asset that happens to have the same name is another one.
+    """
+    if wanted.registry is not None:
+        raise NotFound(
+            f"the {_word(kind)} {wanted.name} is of the registry '{wanted.registry}', and there "
+            f"are no registries here; register it in this workspace and name it "
+            f"azureml:{wanted.name}:VERSION", target=wanted.raw,
+        )
+    if wanted.label not in (None, "latest"):
+        raise NotFound(
+            f"there is no label '{wanted.label}' of {_word(kind)} {wanted.name}; the only one is "
+            f"'latest', else give its version: azureml:{wanted.name}:VERSION", target=wanted.raw,
+        )
 
 
 def latest(session: Session, kind: str, name: str) -> Asset | None:
