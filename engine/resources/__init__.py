@@ -41,6 +41,7 @@ from inferay.engine.resources.references import (
     Reference,
     is_datastore_path,
     is_local_path,
+    is_resource_id,
     parse_datastore_path,
     parse_reference,
 )
@@ -112,6 +113,7 @@ __all__ = [
     "instance_type",
     "is_datastore_path",
     "is_local_path",
+    "is_resource_id",
     "load",
     "parse_body",
     "parse_datastore_path",

@@ -21,6 +21,12 @@ ENDPOINT_NAME_RULE = (
     "3 to 32 letters, digits and '-', starting with a letter and not ending with '-'"
 )
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+#: Ids that begin like a path: Azure's, and those in this product's own answers.
+_ID = re.compile(
+    r"/subscriptions/.*|"
+    r"/workspaces/[^/]+/(?:data|models|codes|environments)/[^/]+/versions/[^/]+/?",
+    re.IGNORECASE | re.DOTALL,
+)
 _DATASTORE_URI = re.compile(
     r"azureml://(?:subscriptions/[^/]+/resourcegroups/[^/]+/(?:providers/[^/]+/)?"
     r"workspaces/[^/]+/)?datastores/(?P<datastore>[^/]+)(?:/paths(?:/(?P<path>.*))?)?",
@@ -67,16 +73,21 @@ class DatastorePath:
 
 def is_local_path(text: str) -> bool:
     """Return whether the text is a path on this machine: no scheme, no id; or `file://`."""
-    if text.startswith("/subscriptions/"):
+    if is_resource_id(text):
         return False
     return text.lower().startswith("file:") or not _SCHEME.match(text)
+
+
+def is_resource_id(text: str) -> bool:
+    """Return whether the text is an id such as `/subscriptions/…`, although it begins as a path."""
+    return _ID.fullmatch(text) is not None
 
 
 def parse_reference(text: str) -> Reference:
     """Return what a reference names.
 
     Accepted: `azureml:NAME`, `azureml:NAME:VERSION`, `azureml:NAME@LABEL`, each also without
-    `azureml:`; ARM ids (`/subscriptions/…`, also after `azureml:`); `azureml://registries/…`
+    `azureml:`; ids (`/subscriptions/…`, `/workspaces/…`, also after `azureml:`); `azureml://registries/…`
     and `azureml://locations/…/workspaces/…`.
 
     Raises:

@@ -65,6 +65,25 @@ def test_the_input_must_be_there_and_be_what_its_type_says(ready: Plane, data: P
         assert said in found[2], given
 
 
+AZURE = "/subscriptions/s/resourceGroups/r/providers/Microsoft.MachineLearningServices/workspaces/w"
+
+
+@pytest.mark.parametrize("uri", [
+    "azureml:rev:1", "azureml:rev@latest", f"{AZURE}/data/rev/versions/1",
+    f"{AZURE.replace('sub', 'Sub')}/data/rev/versions/1", f"azureml:{AZURE}/data/rev/versions/1",
+    f"{AZURE}/data/rev/labels/latest", "/workspaces/default/data/rev/versions/1",
+])
+def test_a_data_asset_is_an_input_by_any_of_its_names(ready: Plane, data: Path, uri: str) -> None:
+    asset = {"properties": {"dataType": "uri_folder", "dataUri": str(data)}}
+    ready.put("/v1/data/rev/versions/1", asset).raise_for_status()
+    body = {"properties": {"inputData": folder_input(uri), "name": "j"}}
+    answer = ready.http.post("/endpoints/digits/jobs", json=body)
+    assert answer.status_code == 201, answer.text
+    with ready.database.read() as session:
+        assert (session.get_one(Job, "j").spec or {})["input"] == str(data)
+    ready.wait("j")
+
+
 def test_there_must_be_exactly_one_data_input(ready: Plane, data: Path) -> None:
     one = folder_input(data)["input"]
     for given in (

@@ -32,8 +32,9 @@ from inferay.engine.resources import (
     RetrySettings,
     from_rest,
     is_datastore_path,
+    is_resource_id,
 )
-from inferay.engine.storage import Access, is_remote, is_uri, redacted
+from inferay.engine.storage import Access, is_remote, redacted
 from inferay.engine.storage.download import check_kind
 from inferay.errors import Conflict, InvalidInput, NotAuthorized, NotFound
 from inferay.jobs.folder import JobFolder
@@ -180,7 +181,8 @@ def _input(
     if one.uri is None:
         raise InvalidInput(f"inputData.{name}.uri: missing; it is required", target=target)
     uri, is_folder = one.uri, one.job_input_type in _FOLDERS
-    if is_uri(uri) and uri.startswith("azureml:") and not is_datastore_path(uri):
+    is_reference = uri.startswith("azureml:") and not is_datastore_path(uri)
+    if is_reference or is_resource_id(uri):
         asset = assets.find(session, "data", uri)
         found, is_folder = str(asset.path), asset.properties.get("dataType") != "uri_file"
     else:

@@ -109,6 +109,9 @@ def test_any_text_is_a_reference_with_a_legal_name_or_is_refused(text: str) -> N
         ("./model", True), ("model", True), ("/abs/model", True), ("file:///abs", True),
         ("a:b", True), ("azureml:m:1", False), ("azureml://datastores/d/paths/x", False),
         ("https://host/x", False), ("s3://b/k", False), (f"{WORKSPACE}/codes/c", False),
+        (WORKSPACE.upper(), False), ("/workspaces/default/data/d/versions/1", False),
+        ("/Workspaces/w/models/m/versions/1", False), ("/workspaces/repo/data/d", True),
+        ("/workspaces/repo/data/d/versions/1/x.csv", True),
     ],
 )  # fmt: skip
 def test_local_paths_are_told_from_ids(text: str, expected: bool) -> None:
