@@ -26,9 +26,11 @@ from inferay.engine.resources.fields import (
     TextMap,
     Variables,
     choice,
+    refusal,
     scalar_text,
 )
 from inferay.engine.resources.rest_base import Body, TimeoutDuration
+from inferay.engine.resources.wording import shown
 
 _INPUT_TYPES = ("UriFolder", "UriFile", "MLTable", "Literal", "CustomModel", "MLFlowModel")
 
@@ -64,12 +66,19 @@ class JobRetrySettings(Body):
     timeout: TimeoutDuration | None = None
 
 
+def _no_target(value: object) -> None:
+    raise refusal(
+        f"expected none, got {shown(value)}: a job runs on the compute of its deployment; name a "
+        "deployment that has another one"
+    )
+
+
 class JobResources(Body):
     """Instances for this job alone."""
 
     NO_EFFECT: ClassVar[frozenset[str]] = frozenset({"isLocal", "location", "locations"})
 
-    target: FilledText | None = None
+    target: Annotated[None, BeforeValidator(_no_target)] = None
     instance_count: InstanceCount | None = None
     instance_type: FilledText | None = None
     properties: JsonMap = Field(default_factory=dict)
@@ -105,18 +114,27 @@ class BatchJobProperties(Body):
 
     @property
     def instance_count(self) -> int | None:
-        """The instances asked for, in `resources` or (Azure's older place) in `compute`."""
-        for place in (self.resources, self.compute):
-            if place is not None and place.instance_count is not None:
-                return place.instance_count
-        return None
+        """The instances asked for."""
+        return next((one.instance_count for one in self._places if one.instance_count), None)
+
+    @property
+    def instance_type(self) -> str | None:
+        """The type of instances asked for."""
+        return next((one.instance_type for one in self._places if one.instance_type), None)
+
+    @property
+    def _places(self) -> list[JobResources]:
+        """Where instances stand: in `resources`, or (Azure's older place) in `compute`."""
+        return [one for one in (self.resources, self.compute) if one is not None]
 
     def to_json(self) -> dict[str, Any]:
         """Return what was asked for, in one form however it was written; it can be parsed again.
 
         Azure's names, and nothing that says no more than its absence.
         """
-        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        found = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        resources = {**found.pop("compute", {}), **found.pop("resources", {})}
+        return {**found, "resources": resources} if resources else found
 
 
 class BatchJobBody(Body):

@@ -173,6 +173,10 @@ def test_an_endpoint_without_a_default_says_how_to_set_one(plane: Plane, data: P
     ({"name": "x" * 240}, "the job name"),
     ({"retrySettings": {"timeout": "soon"}}, "timeout"),
     ({"environmentVariables": {"A=B": "c"}}, "environmentVariables"),
+    ({"resources": {"instanceType": "Standard_E2s_v9"}}, "unknown instance type"),
+    ({"compute": {"instanceType": "Standard_NC6s_v3"}}, "has 1 GPUs"),
+    ({"compute": {"Target": "other"}}, "compute.target: expected none, got 'other': a job runs on"),
+    ({"resources": {"target": "other"}}, "resources.target"),
 ])
 def test_a_wrong_setting_is_named(
     ready: Plane, data: Path, more: dict[str, Any], said: str
@@ -227,6 +231,18 @@ def test_however_an_invocation_is_written_its_job_can_be_looked_at(
     with ready.database.read() as session:
         spec = session.get_one(Job, "j").spec or {}
     assert spec["settings"]["timeout_s"] == (60.0 if "RetrySettings" in more else 30.0)
+    ready.wait("j")
+
+
+@pytest.mark.parametrize("place", ["resources", "compute"])
+def test_a_job_has_workers_of_the_instance_type_that_it_asks_for(
+    ready: Plane, data: Path, place: str
+) -> None:
+    body = invocation(data, name="j", **{place: {"instanceType": "Standard_F2s_v2"}})
+    assert ready.http.post("/endpoints/digits/jobs", json=body).status_code == 201
+    with ready.database.read() as session:
+        spec = session.get_one(Job, "j").spec or {}
+    assert spec["workers"]["memory_bytes"] == 4 << 30
     ready.wait("j")
 
 

@@ -98,7 +98,8 @@ class BatchEndpoints(Named[BatchEndpoint]):
         if mini_batch_size is not None:
             properties["miniBatchSize"] = mini_batch_size
         if instance_count is not None:
-            properties["resources"] = {"instanceCount": instance_count}
+            resources = properties.get("resources") or {}
+            properties["resources"] = {**resources, "instanceCount": instance_count}
         if job_name is not None:
             properties["name"] = job_name
         body = {"properties": properties}

@@ -8,9 +8,11 @@ from typing import Any
 from pydantic.alias_generators import to_camel
 
 from inferay.engine.resources import BatchDeployment, load, to_rest
+from inferay.engine.resources.overrides import parse_override
 from inferay.errors import InvalidInput
 
-_ALLOWED = {"name", "type", "settings", "resources", "environment_variables"}
+_ALLOWED = {"settings", "resources", "environment_variables"}
+_RESOURCES = ("instance_count", "instance_type")
 
 
 def job_settings(overrides: Sequence[str]) -> dict[str, Any]:
@@ -21,14 +23,18 @@ def job_settings(overrides: Sequence[str]) -> dict[str, Any]:
     """
     if not overrides:
         return {}
-    entity = load(BatchDeployment, None, overrides, name="job").entity
-    others = entity.model_fields_set - _ALLOWED
+    loaded = load(BatchDeployment, None, overrides, name="job")
+    entity = loaded.entity
+    others = entity.model_fields_set - _ALLOWED - {"name"}   # that one is ours, or an override's
+    others |= {"name"} & {parse_override(one).path[0] for one in overrides}
     if others:
         raise InvalidInput(
-            f"--set {min(others)}: only settings, instance_count and environment_variables can be "
-            "set for one job; update the deployment for the rest",
+            f"--set {min(others)}: only settings, instance_count, instance_type and "
+            "environment_variables can be set for one job; update the deployment for the rest",
             target="--set",
         )
+    if loaded.warnings:   # of what would be ignored
+        raise InvalidInput(loaded.warnings[0].removesuffix("; ignored"), target="--set")
     wire: dict[str, Any] = to_rest(entity)["properties"]   # type: ignore[assignment]
     found = {to_camel(name): wire[to_camel(name)] for name in entity.settings.model_fields_set}
     if "retrySettings" in found:
@@ -37,6 +43,7 @@ def job_settings(overrides: Sequence[str]) -> dict[str, Any]:
                                   for name in own}
     if entity.environment_variables:
         found["environmentVariables"] = dict(entity.environment_variables)
-    if "instance_count" in entity.resources.model_fields_set:
-        found["resources"] = {"instanceCount": entity.resources.instance_count}
+    given = entity.resources.model_dump(include=set(_RESOURCES), exclude_unset=True)
+    if given:
+        found["resources"] = {to_camel(name): value for name, value in given.items()}
     return found

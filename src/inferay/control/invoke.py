@@ -159,7 +159,8 @@ def _effective(entity: BatchDeployment, job: BatchJobProperties) -> BatchDeploym
     return entity.model_copy(update={
         "settings": settings.model_copy(update=changed),
         "resources": Resources(
-            instance_count=count, instance_type=entity.resources.instance_type,
+            instance_count=count,
+            instance_type=job.instance_type or entity.resources.instance_type,
             properties=entity.resources.properties,
         ),
         "environment_variables": {**entity.environment_variables, **job.environment_variables},
