@@ -72,14 +72,6 @@ def test_other_content_under_the_same_name_is_refused(
         assert (answer.status_code, answer.json()["error"]["code"]) == (409, "JobExists")
 
 
-def test_a_request_id_names_the_job_that_has_no_name_and_repeats_it(
-    ready: Plane, data: Path
-) -> None:
-    answers = [identified(ready, invocation(data)) for _ in range(2)]
-    assert [(one.status_code, one.json()["name"]) for one in answers] == [(201, ID), (200, ID)]
-    assert identified(ready, invocation(data, miniBatchSize=2)).status_code == 409
-
-
 def test_a_request_id_beside_a_name_stands_for_one_request(ready: Plane, data: Path) -> None:
     answers = [identified(ready, invocation(data, name="a")) for _ in range(2)]
     assert [(one.status_code, one.json()["name"]) for one in answers] == [(201, "a"), (200, "a")]

@@ -68,7 +68,7 @@ def test_a_repeatability_id_names_the_job(
         headers={"repeatability_request-id": key},
     )
     assert other.status_code == 409
-    assert f"the job name '{key}' is taken" in other.json()["error"]["message"]
+    assert f"{key} is that of job '{key}'" in other.json()["error"]["message"]
     plane.wait(key)
     assert plane.ray.submitted == [key]
 
