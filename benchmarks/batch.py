@@ -106,7 +106,7 @@ def beside_plain(work: Work, folder: Path, options: argparse.Namespace) -> Plain
     with clusters.ray_cluster(folder):
         for _ in range(options.repetitions):
             theirs_s.append(_floor(work, job, folder))
-            run = whole.measure("ours", job, folder / "job")
+            run = whole.measure("engine", job, folder / "job")
             ours_s.append(run.facts["seconds"])
             starts_s.append(run.wall_s - run.facts["seconds"])
     shutil.rmtree(folder / "input")

@@ -40,13 +40,13 @@ def w7(folder: Path, repetitions: int, scale: float) -> Iterator[Line]:
         stack.enter_context(clusters.ray_cluster(folder))
         small_s = [
             whole.measure(name, remote_small, folder / "job").wall_s
-            for name in ("ours", "ray_data")
+            for name in ("engine", "ray_data")
         ]
         for _ in range(repetitions):
             part = folder / "plain"
             part.mkdir(exist_ok=True)
             alone_s.append(plain.measure(local, part)[0])
-            ours.append(whole.measure("ours", remote, folder / "job"))
+            ours.append(whole.measure("engine", remote, folder / "job"))
             peer.append(whole.measure("ray_data", remote, folder / "job").wall_s)
     what = (
         f"{count:,} files on S3, {LATENCY_S * 1e3:.0f} ms for each request, 10 ms in run(); beside "

@@ -103,30 +103,47 @@ def ray_data(job: Job) -> None:
 
 
 def _ray_data_objects(job: Job) -> None:
-    """Read objects with Ray Data's own reader, over Arrow's S3 client.
+    """Fetch objects over Arrow's S3 client in two actors that score them.
 
-    Tuned: Arrow's file system, which is native code, reading and scoring fused in one task, eight
-    threads in each read (Ray Data's own number). The script gets its paths: the bytes are put into
-    files in memory first, which costs about 1 % of its time.
+    Tuned: an actor fetches the 200 files of its batch with 16 threads, then scores them. Ray
+    Data's own reader, `read_binary_files`, fetches the files of a task one by one: it took 174 s
+    with a task per core, and 93 s with eight tasks beside the actors, where this takes 47.
     """
     import tempfile
+    from concurrent.futures import ThreadPoolExecutor
 
+    import pyarrow as pa
     import pyarrow.fs
     import ray.data
 
-    system = pyarrow.fs.S3FileSystem(endpoint_override=job.endpoint, scheme="http")
+    def connect() -> Any:
+        return pyarrow.fs.S3FileSystem(endpoint_override=job.endpoint, scheme="http")
 
-    def score(batch: Any) -> Any:
-        with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-            paths = [f"{folder}/{os.path.basename(path)}" for path in batch["path"]]
-            for path, data in zip(paths, batch["bytes"], strict=True):
-                Path(path).write_bytes(data)
-            return {"row": scorer(job).rows(paths)}
+    root = pyarrow.fs.FileSelector(job.input.removeprefix("s3://"), recursive=True)
+    paths = sorted(info.path for info in connect().get_file_info(root) if info.is_file)
 
-    ray.data.read_binary_files(
-        job.input.removeprefix("s3://"), filesystem=system, include_paths=True,
-        override_num_blocks=max(2 * WORKERS, min(64, job.items // 100)),
-    ).map_batches(score, batch_size=None).write_csv(job.output)
+    class Model:
+        def __init__(self) -> None:
+            self.scorer = Scorer(job)
+            self.system = connect()
+            self.threads = ThreadPoolExecutor(16)
+
+        def fetch(self, path: str, folder: str) -> str:
+            here = f"{folder}/{os.path.basename(path)}"
+            with self.system.open_input_stream(path) as stream:
+                Path(here).write_bytes(stream.read())
+            return here
+
+        def __call__(self, batch: Any) -> Any:
+            with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+                fetched = self.threads.map(lambda path: self.fetch(path, folder), batch["path"])
+                return {"row": self.scorer.rows(list(fetched))}
+
+    step = 200
+    slices = [pa.table({"path": paths[at : at + step]}) for at in range(0, len(paths), step)]
+    ray.data.from_arrow(slices).map_batches(
+        Model, batch_size=step, num_cpus=0.5, concurrency=WORKERS
+    ).write_csv(job.output)
 
 
 # -- Dask

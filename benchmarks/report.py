@@ -32,8 +32,7 @@ class Plain:
         name: Of the work.
         what: What was measured beside what.
         aim: The ratio to reach at most.
-        ours_s: From the first lease to the published output, less the share of workers that were
-            not up yet.
+        ours_s: From the first lease, with all workers up, to the published output.
         theirs_s: The others' times, measured in between.
         starts_s: What our job took besides: its start, the listing, its end.
     """

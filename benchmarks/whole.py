@@ -16,6 +16,9 @@ from benchmarks.works import FACTS, Job
 #: A job that takes longer is ended, and its time is a lower bound.
 LIMIT_S = 600.0
 
+#: The engine: as it is, and with all of its workers up before the first lease.
+OURS: dict[str, list[str]] = {"ours": [], "engine": ["--together"]}
+
 #: What Ray Data and Daft write as the first line of each CSV file.
 HEADERS = (b"row", b"label")
 
@@ -34,7 +37,9 @@ class Run:
 
 
 def measure(name: str, job: Job, folder: Path) -> Run:
-    """Run `ours` or a peer and check that it wrote a row for each item; the output is removed.
+    """Run one of `OURS` or a peer and check that it wrote a row for each item.
+
+    Its output is removed.
 
     Raises:
         RuntimeError: It failed, or rows are missing.
@@ -44,21 +49,24 @@ def measure(name: str, job: Job, folder: Path) -> Run:
     output = folder / "output"
     output.mkdir()
     path = replace(job, output=str(output)).save(folder / "job.json")
-    command = ["benchmarks.ours"] if name == "ours" else ["benchmarks.peers", name]
+    command = (
+        ["benchmarks.ours", str(path), *OURS[name]] if name in OURS
+        else ["benchmarks.peers", name, str(path)]
+    )
     os.sync()   # what an earlier job left to write back is none of this one's
     began_s = time.monotonic()
     with open(folder / "log", "w") as log:
         ended = subprocess.run(
-            [sys.executable, "-m", *command, str(path)], stdin=subprocess.DEVNULL, stdout=log,
-            stderr=log, timeout=LIMIT_S, check=False,
+            [sys.executable, "-m", *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            timeout=LIMIT_S, check=False,
         )
     wall_s = time.monotonic() - began_s
     if ended.returncode != 0:
         raise RuntimeError(f"{name} failed:\n{(folder / 'log').read_text()[-4000:]}")
-    rows = count_rows(output / "rows" if name == "ours" else output)
+    rows = count_rows(output / "rows" if name in OURS else output)
     if rows != job.items:
         raise RuntimeError(f"{name} wrote {rows} rows for {job.items} items")
-    facts = json.loads((output / FACTS).read_text()) if name == "ours" else {}
+    facts = json.loads((output / FACTS).read_text()) if name in OURS else {}
     shutil.rmtree(folder)
     return Run(wall_s, facts)
 
