@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -12,8 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.product.conftest import BIN, Product
-from tests.services import require_program
+from tests.product.conftest import Product
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -28,53 +26,6 @@ def test_yaml_and_commands_give_one_row_per_input_in_order(product: Product) -> 
                "./out")
     file = product.folder / "out" / "named-outputs" / "score" / "predictions.csv"
     assert file.read_text() == ROWS
-
-
-def test_every_door_gives_the_same_bytes(product: Product) -> None:
-    require_program("curl")
-    folder, home = product.folder, product.home
-    url = json.loads((home / "run" / "control.json").read_text())["url"]
-    token = (home / "secrets" / "admin_token").read_text()
-    body = {"properties": {
-        "inputData": {"any": {"jobInputType": "UriFolder", "uri": str(folder / "data")}},
-        "outputData": {"score": {"jobOutputType": "UriFolder", "uri": str(folder / "by-curl")}},
-    }}
-    curl = product.run(
-        "curl", "-sS", "--fail-with-body", "--cacert", str(home / "tls" / "ca.pem"), "-H",
-        f"Authorization: Bearer {token}", "-H", "Content-Type: application/json", "-d",
-        json.dumps(body), f"{url}/endpoints/scale/jobs",
-    )
-    assert curl.code == 0, curl.out + curl.err
-    (folder / "client.py").write_text(
-        "from inferay import Client\n"
-        "with Client() as client:\n"
-        "    job = client.batch_endpoints.invoke('scale', input='data', output_path='by-client')\n"
-        "    print(job.wait().status)\n"
-    )
-    client = product.run(str(BIN / "python"), "client.py")
-    assert client.out == "Completed\n", client.err
-    spec = (folder / "deployment.yml").read_text()
-    for door in ("engine", "ray-job"):
-        text = f"{spec}\ninput: ./data\noutput_path: {folder / f'by-{door}'}\n"
-        (folder / f"{door}.yml").write_text(text)
-    (folder / "run.py").write_text(
-        "from inferay.engine import batch\nprint(batch.run('engine.yml').status)\n"
-    )
-    exports = [line.removeprefix("export ") for line in product.ok("ray-env").splitlines()]
-    ray_env = dict(line.split("=", 1) for line in exports)
-    engine = product.run(str(BIN / "python"), "run.py", env=ray_env)
-    assert engine.out.endswith("Completed\n"), engine.err
-    submitted = product.run(
-        str(BIN / "ray"), "job", "submit", "--working-dir", ".", "--", "python", "-m",
-        "inferay.jobs", "run", "ray-job.yml", env=ray_env,
-    )
-    assert submitted.code == 0, submitted.out
-    product.ok("job", "stream", "-n", json.loads(curl.out)["name"])
-    digests = {
-        door: hashlib.sha256((folder / f"by-{door}" / "predictions.csv").read_bytes()).hexdigest()
-        for door in ("curl", "client", "engine", "ray-job")
-    }
-    assert set(digests.values()) == {hashlib.sha256(ROWS.encode()).hexdigest()}, digests
 
 
 def test_the_error_threshold_decides_between_completed_and_failed(product: Product) -> None:
