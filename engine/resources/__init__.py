@@ -36,6 +36,13 @@ from inferay.engine.resources.instance_types import (
 )
 from inferay.engine.resources.loading import Loaded, load
 from inferay.engine.resources.local_paths import resolve_local_paths
+from inferay.engine.resources.online import (
+    OnlineDeployment,
+    OnlineEndpoint,
+    Probe,
+    RequestSettings,
+    ScaleSettings,
+)
 from inferay.engine.resources.references import (
     DatastorePath,
     Reference,
@@ -62,6 +69,7 @@ from inferay.engine.resources.rest_jobs import (
     JobOutput,
     RedriveBody,
 )
+from inferay.engine.resources.rest_online import OnlineDeploymentBody, OnlineEndpointBody
 from inferay.engine.resources.yaml_source import YamlDocument, read_yaml
 
 __all__ = [
@@ -100,11 +108,18 @@ __all__ = [
     "Loaded",
     "Model",
     "ModelVersionBody",
+    "OnlineDeployment",
+    "OnlineDeploymentBody",
+    "OnlineEndpoint",
+    "OnlineEndpointBody",
+    "Probe",
     "RedriveBody",
     "Reference",
+    "RequestSettings",
     "Resources",
     "RetrySettings",
     "Route",
+    "ScaleSettings",
     "ServerFacts",
     "YamlDocument",
     "format_duration",

@@ -1,4 +1,4 @@
-"""Deployments as users declare them. Only batch deployments so far; online ones share the base.
+"""Deployments as users declare them: what all share, and batch ones; `online` has the others.
 
 A batch deployment may be written in two forms: with its settings under `settings:` (Azure's
 `type: model`), or flat, as before. Both become the first.

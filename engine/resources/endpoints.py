@@ -1,4 +1,4 @@
-"""Endpoints as users declare them. Only batch endpoints so far; online ones share the base."""
+"""Endpoints as users declare them: what all share, and batch ones; `online` has the others."""
 
 from __future__ import annotations
 

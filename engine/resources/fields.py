@@ -42,6 +42,14 @@ TEXT_CHARS_MAX = 8192
 VALUE_CHARS_MAX = 32 * 1024
 #: Entries of one map of tags, properties or environment variables.
 MAP_ENTRIES_MAX = 1000
+#: Calls of `run()` in one replica at once: threads of one process.
+REQUESTS_MAX = 1000
+#: Azure's longest `request_timeout_ms`.
+REQUEST_TIMEOUT_MS_MAX = 180_000
+#: Seconds between two looks at a replica, or until the first: an hour.
+PROBE_S_MAX = 3600
+#: Deployments that one traffic rule names; a rule is one value at the edge.
+TRAFFIC_ENTRIES_MAX = 100
 #: Names that stand beside the predictions in a job's output folder.
 RESERVED_OUTPUT_NAMES = frozenset({"_success.json", "errors.jsonl"})
 
@@ -204,6 +212,32 @@ def _inner_path(value: object) -> str:
     return path
 
 
+def _shares(value: object) -> dict[str, int]:
+    """Percentages by deployment, each by itself."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise refusal(f"expected fields 'deployment: percent', got {shown(value)}")
+    if len(value) > TRAFFIC_ENTRIES_MAX:
+        raise refusal(f"expected at most {TRAFFIC_ENTRIES_MAX} deployments, got {len(value)}")
+    check_name, check_share = _name(NAME, NAME_RULE), _integer(0, 100, "percent")
+    result = {}
+    for name, share in value.items():
+        try:
+            result[check_name(name)] = check_share(share)
+        except PydanticCustomError as error:
+            raise refusal(error.message(), at=(str(name),)) from None
+    return result
+
+
+def _traffic(value: object) -> dict[str, int]:
+    """Percentages by deployment that are 100 together, or 0: then nobody is served."""
+    shares = _shares(value)
+    if sum(shares.values()) not in (0, 100):
+        raise refusal(f"expected percentages that are 100 or 0 in sum, got {sum(shares.values())}")
+    return shares
+
+
 def _secret(value: object) -> object:
     if isinstance(value, SecretStr):
         return value
@@ -273,6 +307,24 @@ TextMap = Annotated[dict[str, str], BeforeValidator(_text_map)]
 Variables = Annotated[dict[str, str], BeforeValidator(_variables)]
 JsonMap = Annotated[dict[str, Any], BeforeValidator(_json_map)]
 
+RequestTimeoutMilliseconds = Annotated[
+    int, BeforeValidator(_integer(1, REQUEST_TIMEOUT_MS_MAX, "milliseconds"))
+]
+QueueWaitMilliseconds = Annotated[
+    int, BeforeValidator(_integer(0, REQUEST_TIMEOUT_MS_MAX, "milliseconds"))
+]
+RequestConcurrency = Annotated[int, BeforeValidator(_integer(1, REQUESTS_MAX))]
+ProbeSeconds = Annotated[int, BeforeValidator(_integer(0, PROBE_S_MAX, "seconds"))]
+ProbeCount = Annotated[int, BeforeValidator(_integer(1, 1000))]
+PollingSeconds = Annotated[int, BeforeValidator(_integer(1, PROBE_S_MAX, "seconds"))]
+UtilisationPercentage = Annotated[int, BeforeValidator(_integer(1, 100, "percent"))]
+Shares = Annotated[dict[str, int], BeforeValidator(_shares)]
+Traffic = Annotated[dict[str, int], BeforeValidator(_traffic)]
+
+OnlineAuthMode = Annotated[
+    Literal["key", "aml_token", "aad_token"],
+    BeforeValidator(choice("key", "aml_token", "aad_token")),
+]
 AuthMode = Annotated[Literal["aad_token"], BeforeValidator(choice("aad_token"))]
 LoggingLevel = Annotated[
     Literal["info", "warning", "debug"], BeforeValidator(choice("info", "warning", "debug"))

@@ -14,13 +14,19 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_camel
 
-from inferay.engine.resources import rest_bodies, rest_convert, rest_infrastructure
+from inferay.engine.resources import (
+    rest_bodies,
+    rest_convert,
+    rest_infrastructure,
+    rest_online,
+)
 from inferay.engine.resources.assets import Asset, Code, Data, Environment, Model
 from inferay.engine.resources.base import Entity
 from inferay.engine.resources.deployments import BatchDeployment, CommonDeployment
 from inferay.engine.resources.endpoints import BatchEndpoint
 from inferay.engine.resources.facts import CreationContext, ServerFacts
 from inferay.engine.resources.infrastructure import Compute, Datastore
+from inferay.engine.resources.online import OnlineDeployment, OnlineEndpoint
 from inferay.engine.resources.problems import and_more, problems
 from inferay.engine.resources.rest_base import Body, Ids
 from inferay.engine.resources.wording import dotted, json_pointer, shown
@@ -49,6 +55,16 @@ _WIRES: Mapping[type[Entity], _Wire] = {
         rest_bodies.BatchDeploymentBody,
         rest_convert.write_batch_deployment,
         rest_convert.read_batch_deployment,
+    ),
+    OnlineEndpoint: _Wire(
+        rest_online.OnlineEndpointBody,
+        rest_online.write_online_endpoint,
+        rest_online.read_online_endpoint,
+    ),
+    OnlineDeployment: _Wire(
+        rest_online.OnlineDeploymentBody,
+        rest_online.write_online_deployment,
+        rest_online.read_online_deployment,
     ),
     Model: _Wire(rest_bodies.ModelVersionBody, rest_convert.write_model, rest_convert.read_model),
     Data: _Wire(rest_bodies.DataVersionBody, rest_convert.write_data, rest_convert.read_data),

@@ -18,6 +18,9 @@ from inferay.errors import InvalidInput
 #: Azure's spelling of the entities' words.
 WIRE_WORDS: Mapping[str, str] = {
     "aad_token": "AADToken",
+    "aml_token": "AMLToken",
+    "key": "Key",
+    "managed": "Managed",
     "append_row": "AppendRow",
     "summary_only": "SummaryOnly",
     "info": "Info",

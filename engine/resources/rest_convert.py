@@ -12,7 +12,7 @@ import yaml
 
 from inferay.engine.resources.assets import Asset, Code, Data, Environment, Model
 from inferay.engine.resources.base import Strict
-from inferay.engine.resources.deployments import BatchDeployment
+from inferay.engine.resources.deployments import BatchDeployment, CommonDeployment
 from inferay.engine.resources.durations import format_duration
 from inferay.engine.resources.endpoints import BatchEndpoint
 from inferay.engine.resources.references import is_local_path
@@ -61,19 +61,12 @@ def write_batch_deployment(entity: BatchDeployment, ids: Ids) -> dict[str, Any]:
     Raises:
         InvalidInput: It has an inline model or environment, or local code, and no id for it.
     """
-    model = _id_of(entity.model, ids.model, "model")
-    code = None
-    if entity.code_configuration is not None:
-        given = entity.code_configuration.code
-        code = filled(
-            codeId=_id_of(None if is_local_path(given) else given, ids.code, "code", given),
-            scoringScript=entity.code_configuration.scoring_script,
-        )
+    model = id_of(entity.model, ids.model, "model")
     settings, resources = entity.settings, entity.resources
     properties = filled(
         model=None if model is None else {"referenceType": "Id", "assetId": model},
-        codeConfiguration=code,
-        environmentId=_id_of(entity.environment, ids.environment, "environment"),
+        codeConfiguration=code_body(entity, ids),
+        environmentId=id_of(entity.environment, ids.environment, "environment"),
         environmentVariables=dict(entity.environment_variables),
         description=entity.description,
         properties=dict(entity.properties),
@@ -98,8 +91,27 @@ def write_batch_deployment(entity: BatchDeployment, ids: Ids) -> dict[str, Any]:
     return {"tags": dict(entity.tags), "properties": properties}
 
 
-def _id_of(own: object, registered: str | None, field: str, given: str | None = None) -> str | None:
-    """Return the id to send: the registered one, else the reference that the entity holds."""
+def code_body(entity: CommonDeployment, ids: Ids) -> dict[str, Any] | None:
+    """Return the body of a deployment's code; None if it has none.
+
+    Raises:
+        InvalidInput: It is local, and there is no id for it.
+    """
+    if entity.code_configuration is None:
+        return None
+    given = entity.code_configuration.code
+    return filled(
+        codeId=id_of(None if is_local_path(given) else given, ids.code, "code", given),
+        scoringScript=entity.code_configuration.scoring_script,
+    )
+
+
+def id_of(own: object, registered: str | None, field: str, given: str | None = None) -> str | None:
+    """Return the id to send: the registered one, else the reference that the entity holds.
+
+    Raises:
+        InvalidInput: What the entity holds is not registered.
+    """
     if registered is not None:
         return registered
     if isinstance(own, Strict) or (own is None and given is not None):

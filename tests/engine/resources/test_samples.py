@@ -16,6 +16,8 @@ from inferay.engine.resources import (
     Entity,
     Environment,
     Model,
+    OnlineDeployment,
+    OnlineEndpoint,
     load,
 )
 
@@ -26,6 +28,8 @@ KINDS: dict[str, type[Entity]] = {
     "deployment-flat.yml": BatchDeployment,
     "deployment-ids.yml": BatchDeployment,
     "deployment-files.yml": BatchDeployment,
+    "online-endpoint.yml": OnlineEndpoint,
+    "online-deployment.yml": OnlineDeployment,
     "model.yml": Model,
     "data.yml": Data,
     "environment/environment.yml": Environment,
