@@ -36,9 +36,15 @@ class ScoringScript:
         self._packages = packages
         self.run: Callable[[Any], Any] = module.run
 
+    @property
+    def module(self) -> ModuleType:
+        """The script itself."""
+        return self._module
+
     @classmethod
     def load(
-        cls, code_dir: Path, script: str, *, packages: tuple[str, ...] = ()
+        cls, code_dir: Path, script: str, *, packages: tuple[str, ...] = (),
+        check: Callable[[ModuleType, str], None] | None = None,
     ) -> ScoringScript:
         """Import the script as a module.
 
@@ -46,9 +52,11 @@ class ScoringScript:
             code_dir: The folder that becomes the first entry of `sys.path`.
             script: The script's path below it.
             packages: Packages that the environment declares, for the error about a missing one.
+            check: Refuses a module whose functions are not what its host calls; by default what
+                a batch deployment calls.
 
         Raises:
-            UserCodeError: The import failed, or the script lacks `init()` or `run(mini_batch)`.
+            UserCodeError: The import failed, or the script lacks `init()` or `run()`.
         """
         path = code_dir / script
         sys.path.insert(0, str(code_dir))
@@ -64,7 +72,7 @@ class ScoringScript:
             spec.loader.exec_module(module)
         except BaseException as error:   # a script may raise anything, SystemExit too
             raise _explain(error, script, "its import", code_dir, packages) from error
-        _check_functions(module, script)
+        (check or check_batch)(module, script)
         return cls(module, code_dir, packages)
 
     def init(self) -> None:
@@ -86,7 +94,12 @@ class ScoringScript:
             shutdown()
 
 
-def _check_functions(module: ModuleType, script: str) -> None:
+def check_batch(module: ModuleType, script: str) -> None:
+    """Refuse a module without `init()` and `run(mini_batch)` as a batch deployment calls them.
+
+    Raises:
+        UserCodeError: What it lacks.
+    """
     init, run = getattr(module, "init", None), getattr(module, "run", None)
     if not callable(init):
         raise UserCodeError(f"{script} defines no init()", code="NoInit")
