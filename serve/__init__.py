@@ -1,1 +1,1 @@
-"""Online endpoints; nothing is here yet."""
+"""Online endpoints; so far the inference server, as a process of its own."""

@@ -1,0 +1,274 @@
+"""The inference server as an ASGI app: Azure's container contract over one scoring script."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+from inferay import __version__
+from inferay.serve.server.calls import Batching, Calls
+from inferay.serve.server.entry import Entry
+from inferay.serve.server.gate import Gate, TooBusy
+from inferay.serve.server.http import Answer, Headers, Refused, Request, error_answer
+from inferay.serve.server.limits import Limits
+from inferay.serve.server.request_ids import NAMES as ID_HEADERS
+from inferay.serve.server.request_ids import echoed_ids
+from inferay.serve.server.swagger import VERSIONS
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_log = logging.getLogger("inferay.server")
+
+_TEXT = b"text/plain; charset=utf-8"
+_SERVER = (b"x-ms-server-version", f"inferay/{__version__}".encode())
+_CLOSE = (b"connection", b"close")
+
+#: Why there is no result of `run()`, for the edge, which takes the header off.
+REASON = b"x-inferay-reason"
+TIMED_OUT = (REASON, b"request_timeout")
+BUSY = (REASON, b"too_many_pending_requests")
+
+_METHODS = {
+    "/": ("GET", "HEAD"), "/swagger.json": ("GET", "HEAD"), "/score": ("GET", "POST", "OPTIONS"),
+}
+_NO_ROUTE = (
+    "The requested URL was not found on the server. If you entered the URL manually please check "
+    "your spelling and try again."
+)
+_NO_METHOD = "The method is not allowed for the requested URL."
+
+
+class InferenceApp:
+    """Answers `/`, `/score` and `/swagger.json`.
+
+    Args:
+        entry: The user's `run()`; its `init()` is done.
+        limits: How much is taken on at once.
+        code_dir: Of the script, for the user's tracebacks.
+        swagger: Documents by version, from `swagger.documents`.
+        batching: None for a call of `run()` for each request.
+    """
+
+    def __init__(
+        self, entry: Entry, limits: Limits, *, code_dir: Path, swagger: Mapping[str, bytes],
+        batching: Batching | None = None,
+    ) -> None:
+        self._entry = entry
+        self._limits = limits
+        self._swagger = swagger
+        self._gate = Gate(
+            limits.concurrent_requests_max,
+            waiting_max=limits.waiting_max, wait_s=limits.queue_wait_s,
+        )
+        self._calls = Calls(entry, limits.concurrent_requests_max, code_dir, batching)
+        self._open = 0
+        self._overdue = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that run or wait."""
+        return self._gate.running + self._gate.waiting
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether every place is held by a call that has exceeded its time."""
+        return self._overdue >= self._limits.concurrent_requests_max
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or ASGI's lifespan."""
+        if scope["type"] == "lifespan":
+            await _serve_lifespan(receive, send)
+            return
+        if scope["type"] != "http":   # a WebSocket: refused by never accepting it
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        began_s = time.perf_counter()
+        ids: Headers = []
+        leave: Callable[[], None] = _nothing
+        try:
+            ids = echoed_ids(scope["headers"])
+            answer, leave = await self._answer(scope, receive)
+        except Refused as refused:
+            ids = ids or refused.headers
+            extra = [one for one in refused.headers if one not in ids]
+            answer = error_answer(refused.status, refused.message, headers=extra)
+        try:
+            await _send_answer(send, answer, ids, is_head=scope["method"] == "HEAD")
+        finally:
+            leave()
+        if scope["path"] != "/":
+            took_ms = (time.perf_counter() - began_s) * 1e3
+            _log.info("%s %s %d %.3fms", scope["method"], _target(scope), answer.status, took_ms)
+
+    async def _answer(self, scope: Scope, receive: Receive) -> tuple[Answer, Callable[[], None]]:
+        """Return the answer, and what is to be called when it is sent."""
+        path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
+        methods = _METHODS.get(path)
+        if methods is None:
+            raise Refused(404, _NO_ROUTE)
+        if scope["method"] not in methods:
+            raise Refused(405, _NO_METHOD)
+        if path == "/":
+            return self._health(), _nothing
+        if path == "/swagger.json":
+            return self._describe(scope["query_string"]), _nothing
+        request = await self._read(scope, receive, path)
+        if request.method == "OPTIONS" and self._entry.kind != "raw":
+            return Answer(200, b"", _TEXT, has_failed=False), _nothing
+        return await self._score(request)
+
+    def _health(self) -> Answer:
+        if self.is_stuck:
+            return Answer(503, b"Unhealthy: every call of run() has exceeded its time", _TEXT)
+        return Answer(200, b"Healthy", _TEXT)
+
+    def _describe(self, query: bytes) -> Answer:
+        asked = parse_qs(query.decode("latin-1")).get("version", ["2"])[0]
+        supported = ", ".join(sorted(self._swagger))
+        if asked not in VERSIONS:
+            raise Refused(
+                404, f"Swagger version [{asked}] is not valid. Supported versions: [{supported}]."
+            )
+        document = self._swagger.get(VERSIONS[asked])
+        if document is None:
+            raise Refused(
+                404, f"Swagger version [{asked}] is not supported for the scoring script. "
+                f"Supported swagger versions: [{supported}]."
+            )
+        return Answer(200, document)
+
+    async def _read(self, scope: Scope, receive: Receive, path: str) -> Request:
+        if self._open >= self._limits.open_max:
+            raise Refused(503, "Too many requests are open", headers=[BUSY, *self._retry_after])
+        self._open += 1
+        try:
+            body = await _read_body(scope, receive, self._limits.body_bytes_max)
+        finally:
+            self._open -= 1
+        return Request(
+            scope["method"], path, scope["query_string"], scope["headers"], body,
+            scope.get("scheme", "http"), scope.get("root_path", ""),
+        )
+
+    async def _score(self, request: Request) -> tuple[Answer, Callable[[], None]]:
+        try:
+            await self._gate.enter()
+        except TooBusy as busy:
+            raise Refused(
+                503, f"Too many requests at once: {busy}", headers=[BUSY, *self._retry_after]
+            ) from None
+        call = self._calls.start(request)
+        try:
+            async with asyncio.timeout(self._limits.request_timeout_s):
+                answer = await asyncio.shield(call)
+        except (TimeoutError, asyncio.CancelledError) as gone:
+            self._leave_when_done(call)
+            if isinstance(gone, asyncio.CancelledError):
+                raise
+            took_ms = self._limits.request_timeout_s * 1e3
+            _log.error("run() has exceeded request_timeout_ms, %g ms", took_ms)
+            answer = error_answer(
+                500, f"Scoring timeout after {took_ms:g} ms", headers=[TIMED_OUT], has_failed=True
+            )
+            return answer, _nothing
+        if isinstance(answer.body, bytes):
+            self._gate.leave()
+            return answer, _nothing
+        return answer, self._gate.leave   # its pieces are still made in the place's thread
+
+    def _leave_when_done(self, call: asyncio.Future[Answer]) -> None:
+        """Keep the place of a call whose client was answered: its thread cannot be stopped."""
+        self._overdue += 1
+
+        def leave(done: asyncio.Future[Answer]) -> None:
+            self._overdue -= 1
+            self._gate.leave()
+            if not done.cancelled():
+                done.exception()   # looked at, or asyncio complains of it
+
+        call.add_done_callback(leave)
+        if self._calls.can_cancel:
+            call.cancel()
+
+    @property
+    def _retry_after(self) -> Headers:
+        return [(b"retry-after", str(max(1, math.ceil(self._limits.queue_wait_s))).encode())]
+
+
+async def _read_body(scope: Scope, receive: Receive, bytes_max: int) -> bytes:
+    """Return the body.
+
+    Raises:
+        Refused: It is too large (413), or its client has gone.
+    """
+    too_large = Refused(
+        413, f"The body of a request must not exceed {bytes_max} bytes", headers=[_CLOSE]
+    )
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and int(value) > bytes_max:
+            raise too_large
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body", False) and message["type"] == "http.request":
+        if len(body) > bytes_max:
+            raise too_large
+        return body
+    pieces, size_bytes = [body], len(body)
+    while message.get("more_body", False):
+        message = await receive()
+        pieces.append(message.get("body", b""))
+        size_bytes += len(pieces[-1])
+        if size_bytes > bytes_max:
+            raise too_large
+    if message["type"] == "http.disconnect":
+        raise Refused(400, "The client has gone before its request was read")
+    return b"".join(pieces)
+
+
+async def _send_answer(send: Send, answer: Answer, ids: Headers, *, is_head: bool) -> None:
+    headers = [one for one in answer.headers if one[0] not in ID_HEADERS]
+    if answer.content_type is not None:
+        headers.append((b"content-type", answer.content_type))
+    if answer.has_failed is not None:
+        headers.append((b"x-ms-run-function-failed", str(answer.has_failed).encode()))
+    if answer.run_s is not None:
+        headers.append((b"x-ms-run-fn-exec-ms", f"{answer.run_s * 1e3:.3f}".encode()))
+    headers.append(_SERVER)
+    headers += ids
+    body = answer.body
+    if isinstance(body, bytes):
+        headers.append((b"content-length", str(len(body)).encode()))
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if is_head else body})
+        return
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    async for piece in body:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _serve_lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+def _target(scope: Scope) -> str:
+    """Return the path as it came: with its percent signs, so that it stays one line."""
+    path: bytes = scope.get("raw_path") or scope["path"].encode("ascii", "backslashreplace")
+    query: bytes = scope["query_string"]
+    return (path + b"?" + query if query else path).decode("latin-1")
+
+
+def _nothing() -> None:
+    pass

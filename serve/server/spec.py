@@ -1,0 +1,51 @@
+"""What an inference server is told of its deployment, as values that JSON can carry."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+from inferay.serve.server.calls import Batching
+from inferay.serve.server.limits import Limits
+
+
+@dataclass(frozen=True)
+class ServerSpec:
+    """One deployment's code on this machine, and how much its server takes on.
+
+    Attributes:
+        name: Of the service, in its Swagger documents.
+        version: Of the service.
+        code_dir: The code folder; `scoring_script` is a path below it.
+        model_dir: Value of `AZUREML_MODEL_DIR`, or "".
+        environment_variables: Set before the script is imported.
+        packages: Packages that the environment declares, for the error about a missing one.
+        prefix: The path above the server's routes, as clients see it.
+        logging_level: Of Python's `logging`, for the script's and the server's lines.
+    """
+
+    name: str
+    version: str
+    code_dir: str
+    scoring_script: str
+    model_dir: str = ""
+    environment_variables: dict[str, str] = field(default_factory=dict)
+    packages: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    batching: Batching | None = None
+    prefix: str = ""
+    logging_level: str = "info"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `from_dict` takes."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Return the spec that `to_dict` wrote."""
+        batching = values["batching"]
+        return cls(**values | {
+            "packages": tuple(values["packages"]),
+            "limits": Limits(**values["limits"]),
+            "batching": batching and Batching(**batching),
+        })
