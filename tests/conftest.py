@@ -1,8 +1,10 @@
-"""Services that tests of any folder may use; each is started once, when it is first asked for."""
+"""What tests of any folder may use. A service is started once, when it is first asked for."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -31,3 +33,15 @@ def site() -> Iterator[Site]:
     """An http server whose answers the test chooses."""
     with http_site() as found:
         yield found
+
+
+@pytest.fixture
+def clean_modules(tmp_path: Path) -> Iterator[None]:
+    """Undo what loading a script does to this process."""
+    path, names = list(sys.path), set(sys.modules)
+    yield
+    sys.path[:] = path
+    for name in set(sys.modules) - names:
+        module = sys.modules[name]
+        if str(tmp_path) in str(getattr(module, "__file__", "")) or name.startswith("azureml"):
+            del sys.modules[name]

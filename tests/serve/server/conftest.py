@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,18 +23,6 @@ Serve = Callable[..., httpx.Client]
 def anyio_backend() -> str:
     """Run the tests that are coroutines on asyncio."""
     return "asyncio"
-
-
-@pytest.fixture
-def clean_modules(tmp_path: Path) -> Iterator[None]:
-    """Undo what loading a script does to this process."""
-    path, names = list(sys.path), set(sys.modules)
-    yield
-    sys.path[:] = path
-    for name in set(sys.modules) - names:
-        module = sys.modules[name]
-        if str(tmp_path) in str(getattr(module, "__file__", "")) or name.startswith("azureml"):
-            del sys.modules[name]
 
 
 @pytest.fixture
