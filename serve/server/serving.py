@@ -37,7 +37,8 @@ class Serving:
         # handlers of Ray Serve's loggers (a restarted controller then stops every replica).
         config = uvicorn.Config(
             app, http="httptools", loop="uvloop", ws="none", log_config=None, access_log=False,
-            server_header=False, timeout_keep_alive=KEEP_ALIVE_S, lifespan="off",
+            server_header=False, proxy_headers=False, timeout_keep_alive=KEEP_ALIVE_S,
+            lifespan="off",
         )
         self._server = _Server(config)
         self._thread = threading.Thread(
