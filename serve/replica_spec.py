@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+from inferay.serve.autoscaling import autoscaling_config
 from inferay.serve.server.spec import ServerSpec
+
+#: Name of the one Serve deployment in an application.
+SERVE_DEPLOYMENT = "replica"
 
 #: Of a shutdown, beyond the longest request that may still be in flight.
 DRAIN_MARGIN_S = 15.0
@@ -107,10 +111,13 @@ class Scale:
 
 @dataclass(frozen=True)
 class ApplicationSpec:
-    """What `inferay.serve.app:build` makes a Serve application of.
+    """A revision as one Serve application, with one Serve deployment in it.
+
+    Serve replaces every replica if the arguments of the builder change, and none if only the
+    numbers beside them do: so how many replicas there are is no argument.
 
     Attributes:
-        instances: Replicas, where `scale` does not say.
+        instances: Replicas; where `scale` is given, the first number of them.
     """
 
     spec: ReplicaSpec
@@ -118,15 +125,34 @@ class ApplicationSpec:
     scale: Scale | None = None
     resources: ReplicaResources = field(default_factory=ReplicaResources)
 
-    def to_args(self) -> dict[str, Any]:
-        """Return the arguments of the builder, as JSON can carry them."""
-        return asdict(self)
+    @property
+    def name(self) -> str:
+        """The application's name: each revision is one of its own."""
+        return f"{self.spec.endpoint}.{self.spec.deployment}.{self.spec.revision}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the application as Serve's REST API takes it."""
+        return {
+            "name": self.name, "import_path": "inferay.serve.app:build", "route_prefix": None,
+            "args": {"spec": self.spec.to_dict(), "resources": asdict(self.resources)},
+            "deployments": [{"name": SERVE_DEPLOYMENT, **self.count}],
+        }
+
+    @property
+    def count(self) -> dict[str, Any]:
+        """How many replicas there are, as Serve's options of a deployment."""
+        if self.scale is None:
+            return {"num_replicas": self.instances}
+        concurrent = self.spec.server.limits.concurrent_requests_max
+        return {"autoscaling_config": autoscaling_config(
+            replicas_min=self.scale.replicas_min, replicas_max=self.scale.replicas_max,
+            initial=self.instances, target=concurrent * self.scale.target_percent / 100,
+            polling_s=self.scale.polling_s,
+        )}
 
     @classmethod
     def from_args(cls, args: dict[str, Any]) -> Self:
-        """Return what `to_args` wrote."""
+        """Return what the builder was given in `to_dict`."""
         return cls(
-            ReplicaSpec.from_dict(args["spec"]), args["instances"],
-            args["scale"] and Scale(**args["scale"]), ReplicaResources(**args["resources"]),
+            ReplicaSpec.from_dict(args["spec"]), resources=ReplicaResources(**args["resources"])
         )
-

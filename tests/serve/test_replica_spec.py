@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from inferay.serve.replica_spec import (
     ApplicationSpec,
     Probe,
@@ -24,11 +26,7 @@ SPEC = ReplicaSpec(
 
 
 def test_a_spec_comes_back_from_json_as_it_was() -> None:
-    application = ApplicationSpec(
-        SPEC, instances=2, scale=Scale(1, 3, 70.0), resources=ReplicaResources(0.5, 1.0)
-    )
     assert ReplicaSpec.from_dict(json.loads(json.dumps(SPEC.to_dict()))) == SPEC
-    assert ApplicationSpec.from_args(json.loads(json.dumps(application.to_args()))) == application
 
 
 def test_the_edge_sends_what_runs_and_waits_and_a_shutdown_waits_for_it() -> None:
@@ -38,3 +36,18 @@ def test_the_edge_sends_what_runs_and_waits_and_a_shutdown_waits_for_it() -> Non
 
 def test_a_printed_spec_shows_no_credential() -> None:
     assert "secret word" not in repr(SPEC)
+
+
+def test_the_number_of_replicas_is_no_argument_of_the_builder() -> None:
+    fixed = ApplicationSpec(SPEC, instances=2, resources=ReplicaResources(0.5, 1.0))
+    scaled = ApplicationSpec(SPEC, scale=Scale(1, 3, 70.0), resources=ReplicaResources(0.5, 1.0))
+    one, other = json.loads(json.dumps([fixed.to_dict(), scaled.to_dict()]))
+    assert one["name"] == "digits.blue.r1"
+    assert one["args"] == other["args"]
+    assert ApplicationSpec.from_args(one["args"]) == ApplicationSpec(
+        SPEC, resources=ReplicaResources(0.5, 1.0)
+    )
+    assert one["deployments"] == [{"name": "replica", "num_replicas": 2}]
+    scaling = other["deployments"][0]["autoscaling_config"]
+    assert (scaling["min_replicas"], scaling["max_replicas"]) == (1, 3)
+    assert scaling["target_ongoing_requests"] == pytest.approx(2.8)
