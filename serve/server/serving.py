@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import uvicorn
 
 from inferay.errors import Unavailable
-from inferay.serve.server.app import InferenceApp
+from inferay.serve.server.app import Receive, Scope, Send
+
+#: What answers: the inference server's app, or what stands around it.
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 #: Connections that wait to be accepted.
 BACKLOG = 2048
@@ -30,7 +34,7 @@ class Serving:
         port: 0 for a free one.
     """
 
-    def __init__(self, app: InferenceApp, host: str, port: int) -> None:
+    def __init__(self, app: App, host: str, port: int) -> None:
         self._socket = socket.create_server((host, port), backlog=BACKLOG)
         self.port: int = self._socket.getsockname()[1]
         # No log_config: uvicorn's default calls logging.config.dictConfig, which closes the
