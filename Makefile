@@ -21,8 +21,9 @@ install: .venv/.installed
 demo: install
 	@$(BIN)/python examples/digits/demo.py
 
+# Two processes, however many cores there are: one for the tests with Ray (tests/conftest.py).
 test: install
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --no-loadscope-reorder
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,4 +1,7 @@
-"""What tests of any folder may use. A service is started once, when it is first asked for."""
+"""What tests of any folder may use, and which process of `make test` runs what.
+
+A service is started once in each process that asks for it, when it is first asked for.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,37 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from tests import radosgw as gateways
 from tests.http_site import Site, http_site
 from tests.radosgw import Bucket, Server
 from tests.services import skip_without
+
+
+class Scheduling(LoadFileScheduling):   # type: ignore[misc]  # untyped
+    """Hands out whole files, whose tests share fixtures, and all files with Ray as if one.
+
+    So two of Ray's clusters never run beside each other.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "ray" if "pytest.mark.ray" in (self.config.rootpath / file).read_text() else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    """Tell xdist how to share out the tests."""
+    return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In several processes, begin with what takes longest: Ray in one, the S3 server in another."""
+    if not hasattr(config, "workerinput"):
+        return
+    on_s3 = {item.path for item in items if "radosgw" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: (not item.get_closest_marker("ray"), item.path not in on_s3))
 
 
 @pytest.fixture(scope="session")

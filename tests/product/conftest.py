@@ -138,14 +138,12 @@ class Product:
         )
 
     def processes(self) -> list[psutil.Process]:
-        """Return the processes that belong to the workspace."""
+        """Return the processes that belong to the workspace: variables or arguments name it."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
-                environment = process.environ()
-                if environment.get("INFERAY_HOME") == str(self.home) or str(self.home) in str(
-                    process.cmdline()
-                ):
+                words = [*process.cmdline(), *process.environ().values()]
+                if any(str(self.home) in word for word in words):
                     found.append(process)
         return found
 

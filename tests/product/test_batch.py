@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -136,7 +137,10 @@ def test_a_jobs_processes_are_gone_when_it_has_ended(product: Product) -> None:
     child = "inferay.engine.batch.child"
 
     def left() -> list[str]:
-        lines = [" ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])]
+        lines = []
+        for process in product.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                lines.append(" ".join(process.cmdline()))
         return [line for line in lines if f"dcid.{job}" in line or child in line]
 
     product.wait_until(lambda: left() == [], 20)
