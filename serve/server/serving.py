@@ -32,10 +32,17 @@ class Serving:
         app: What answers.
         host: The address to listen on.
         port: 0 for a free one.
+
+    Raises:
+        Unavailable: The port is taken.
     """
 
     def __init__(self, app: App, host: str, port: int) -> None:
-        self._socket = socket.create_server((host, port), backlog=BACKLOG)
+        try:
+            self._socket = socket.create_server((host, port), backlog=BACKLOG)
+        except OSError as error:
+            said = f"cannot listen on port {port} of {host}: {error}"
+            raise Unavailable(said, code="PortInUse") from None
         self.port: int = self._socket.getsockname()[1]
         # No log_config: uvicorn's default calls logging.config.dictConfig, which closes the
         # handlers of Ray Serve's loggers (a restarted controller then stops every replica).

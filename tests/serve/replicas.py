@@ -1,13 +1,17 @@
-"""Specs of replicas, for tests."""
+"""Replicas as plain processes, for tests."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
 from inferay.serve.replica_spec import ReplicaSpec
 from inferay.serve.server.limits import Limits
 from inferay.serve.server.spec import ServerSpec
+from tests.serve.server.processes import Server
 
 
 def replica_spec(folder: Path, script: str, **fields: object) -> ReplicaSpec:
@@ -22,3 +26,16 @@ def replica_spec(folder: Path, script: str, **fields: object) -> ReplicaSpec:
     server = ServerSpec("svc", "1", str(folder), "score.py", limits=limits)
     values = {"endpoint": "digits", "deployment": "blue", "revision": "r1", **fields}
     return ReplicaSpec(server, **values)   # type: ignore[arg-type]
+
+
+def start(folder: Path, replica_id: str, spec: ReplicaSpec) -> Server:
+    """Start a replica of the edge as a process; its folder is made."""
+    folder.mkdir(parents=True)
+    (folder / "spec.json").write_text(json.dumps({
+        "replica": spec.to_dict(), "id": replica_id, "host": "127.0.0.1", "port": 0,
+        "state": str(folder / "state.json"),
+    }))
+    return Server(subprocess.Popen(
+        [sys.executable, "-m", "inferay.serve.server", str(folder / "spec.json")],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    ), folder)

@@ -78,4 +78,4 @@ def test_a_port_that_is_taken_is_named(start: Callable[..., Server]) -> None:
         server = start("def init():\n    pass\n\ndef run(data):\n    pass\n", port=port)
         assert server.state()["error"]["code"] == "PortInUse"
         assert f"cannot listen on port {port}" in server.end()
-        assert server.process.returncode == 1
+        assert server.process.returncode == 6
