@@ -3,7 +3,7 @@
 http        a request and an answer, without a server
 entry       which arguments `run()` takes, from a request
 answers     what `run()` returned, as bytes
-calls       calls of `run()`, for one request or (`batching`) for several
+calls       calls of `run()`, for one request or (`batching`) for several; `threads` they run in
 gate        how many requests run, and wait, at once; `limits` says how many
 swagger     what `/swagger.json` says
 app         the ASGI app over these

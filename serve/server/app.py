@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from inferay import __version__
-from inferay.serve.server.calls import Batching, Calls
+from inferay.serve.server.calls import Batching, Call, Calls, Overdue
 from inferay.serve.server.entry import Entry
 from inferay.serve.server.gate import Gate, TooBusy
 from inferay.serve.server.http import Answer, Headers, Refused, Request, error_answer
@@ -165,38 +165,41 @@ class InferenceApp:
             raise Refused(
                 503, f"Too many requests at once: {busy}", headers=[BUSY, *self._retry_after]
             ) from None
-        call = self._calls.start(request)
+        call = self._calls.start(request, self._call_ended)
+        timer = asyncio.get_running_loop().call_later(self._limits.request_timeout_s, call.expire)
         try:
-            async with asyncio.timeout(self._limits.request_timeout_s):
-                answer = await asyncio.shield(call)
-        except (TimeoutError, asyncio.CancelledError) as gone:
-            self._leave_when_done(call)
-            if isinstance(gone, asyncio.CancelledError):
-                raise
+            answer = await call.answer
+        except Overdue:
+            self._leave(call)
             took_ms = self._limits.request_timeout_s * 1e3
             _log.error("run() has exceeded request_timeout_ms, %g ms", took_ms)
             answer = error_answer(
                 500, f"Scoring timeout after {took_ms:g} ms", headers=[TIMED_OUT], has_failed=True
             )
             return answer, _nothing
-        if isinstance(answer.body, bytes):
+        except asyncio.CancelledError:
+            self._leave(call)
+            raise
+        finally:
+            timer.cancel()
+        return answer, self._gate.leave if call.is_streamed else _nothing
+
+    def _leave(self, call: Call) -> None:
+        """Wait for a call no longer. It keeps its place until it ends."""
+        if not call.is_over:
+            call.is_left = True
+            self._overdue += 1
+            call.cancel()
+        elif call.is_streamed:
             self._gate.leave()
-            return answer, _nothing
-        return answer, self._gate.leave   # its pieces are still made in the place's thread
 
-    def _leave_when_done(self, call: asyncio.Future[Answer]) -> None:
-        """Keep the place of a call whose client was answered: its thread cannot be stopped."""
-        self._overdue += 1
-
-        def leave(done: asyncio.Future[Answer]) -> None:
+    def _call_ended(self, call: Call) -> None:
+        """Give its place back, unless its answer is still to be made in the place's thread."""
+        if call.is_left:
             self._overdue -= 1
             self._gate.leave()
-            if not done.cancelled():
-                done.exception()   # looked at, or asyncio complains of it
-
-        call.add_done_callback(leave)
-        if self._calls.can_cancel:
-            call.cancel()
+        elif not call.is_streamed:
+            self._gate.leave()
 
     @property
     def _retry_after(self) -> Headers:

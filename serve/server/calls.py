@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from inferay.serve.server.answers import answer_of
 from inferay.serve.server.batching import Batcher
 from inferay.serve.server.entry import Entry
 from inferay.serve.server.http import Answer, Refused, Request, error_answer
+from inferay.serve.server.threads import Threads
 
 _log = logging.getLogger("inferay.server")
 
@@ -38,6 +38,76 @@ class Batching:
     wait_s: float = 0.0
 
 
+class Overdue(Exception):
+    """Raised when a call has exceeded its time; it may still run."""
+
+
+class Call:
+    """A call for one request. It ends when it ends: its client may have gone long before.
+
+    Args:
+        has_ended: Told once, on the event loop, when nothing of it runs any more.
+
+    Attributes:
+        answer: For the one who started it, who may give it up. It raises `Overdue`.
+        is_over: Whether it has ended.
+        is_left: Whether nobody waits for it any more: said by the one who did.
+    """
+
+    __slots__ = ("_cancel", "_has_ended", "answer", "is_left", "is_over")
+
+    def __init__(self, has_ended: Callable[[Call], None]) -> None:
+        self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.is_over = False
+        self.is_left = False
+        self._has_ended = has_ended
+        self._cancel: Callable[[], object] | None = None
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether its answer is made while it is sent."""
+        done = self.answer
+        if not done.done() or done.cancelled() or done.exception() is not None:
+            return False
+        return not isinstance(done.result().body, bytes)
+
+    def run(self, call: Coroutine[Any, Any, Answer], *, can_cancel: bool) -> None:
+        """Run it on the event loop."""
+        task = asyncio.ensure_future(call)
+        task.add_done_callback(self._end_as)
+        self._cancel = task.cancel if can_cancel else None
+
+    def expire(self) -> None:
+        """Say that its time is over; it runs on."""
+        if not self.answer.done():
+            self.answer.set_exception(Overdue())
+
+    def cancel(self) -> None:
+        """End it if that is possible: no thread can be stopped, nor one of a batch."""
+        if self._cancel is not None:
+            self._cancel()
+
+    def end(self, answer: Answer | None, raised: BaseException | None) -> None:
+        """Say that it has ended, with an answer if nothing is wrong but what `run()` does."""
+        self.is_over = True
+        if not self.answer.done():   # else its client has gone
+            if answer is not None:
+                self.answer.set_result(answer)
+            elif raised is not None:
+                self.answer.set_exception(raised)
+            else:
+                self.answer.cancel()
+        self._has_ended(self)
+
+    def _end_as(self, task: asyncio.Task[Answer]) -> None:
+        if task.cancelled():
+            self.end(None, None)
+        elif (raised := task.exception()) is not None:
+            self.end(None, raised)
+        else:
+            self.end(task.result(), None)
+
+
 class Calls:
     """Starts calls; whoever starts them keeps to the number that there may be.
 
@@ -53,7 +123,7 @@ class Calls:
     ) -> None:
         self._entry = entry
         self._code_dir = code_dir
-        self._threads = ThreadPoolExecutor(at_once, "run")
+        self._threads = Threads(at_once)
         self._batcher: Batcher[Arguments, Answer] | None = None
         if batching is not None:
             self._batcher = Batcher(
@@ -61,18 +131,16 @@ class Calls:
                 batches_max=-(-at_once // batching.size_max),
             )
 
-    @property
-    def can_cancel(self) -> bool:
-        """Whether cancelling a call ends it: no thread can be stopped, nor one of a batch."""
-        return self._entry.is_async and self._batcher is None
-
-    def start(self, request: Request) -> asyncio.Future[Answer]:
-        """Return the answer to be; it never raises but when it is cancelled."""
+    def start(self, request: Request, has_ended: Callable[[Call], None]) -> Call:
+        """Start the call for a request."""
+        call = Call(has_ended)
         if self._batcher is not None:
-            return asyncio.ensure_future(self._call_in_batch(self._batcher, request))
-        if self._entry.is_async:
-            return asyncio.ensure_future(self._await(request))
-        return asyncio.get_running_loop().run_in_executor(self._threads, self._call, request)
+            call.run(self._call_in_batch(self._batcher, request), can_cancel=False)
+        elif self._entry.is_async:
+            call.run(self._await(request), can_cancel=True)
+        else:
+            self._threads.submit(self._call, request, call.end)
+        return call
 
     def _call(self, request: Request) -> Answer:
         """Call a plain `run()`; in a thread."""
@@ -98,9 +166,9 @@ class Calls:
         began_s = time.perf_counter()
         try:
             result = await self._entry.run(**arguments)
-        except asyncio.CancelledError:   # its time is over
-            raise
         except BaseException as error:   # user code may raise anything, SystemExit too
+            if _is_cancelled():
+                raise
             return self._raised(error, began_s)
         finally:
             self._entry.release(arguments)
@@ -151,7 +219,28 @@ class Calls:
         )
 
     async def _in_thread(self, function: Callable[[], Any]) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+        ended: asyncio.Future[tuple[Any, BaseException | None]]
+        ended = asyncio.get_running_loop().create_future()
+
+        def tell(result: Any, raised: BaseException | None) -> None:
+            if not ended.done():   # else who waited has gone
+                ended.set_result((result, raised))
+
+        self._threads.submit(_call_without, function, tell)
+        result, raised = await ended
+        if raised is not None:
+            raise raised
+        return result
+
+
+def _is_cancelled() -> bool:
+    """Return whether this task's time is over; user code may raise a CancelledError of its own."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _call_without(function: Callable[[], Any]) -> Any:
+    return function()
 
 
 def _one_for_each(results: Any, count: int) -> list[Any]:

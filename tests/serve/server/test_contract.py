@@ -356,3 +356,16 @@ def test_async_run_is_awaited(serve: Serve) -> None:
             return data.upper()
     """)
     assert client.post("/score", content="x").json() == "X"
+
+
+def test_an_async_run_that_cancels_itself_is_a_failure_of_its_own(serve: Serve) -> None:
+    client = serve("""
+        import asyncio
+
+        async def run(data):
+            raise asyncio.CancelledError("mine")
+    """)
+    for _ in range(3):   # more than run and wait at once: each gives its place back
+        found = client.post("/score", content="x")
+        assert found.status_code == 500
+        assert found.headers["x-ms-run-function-failed"] == "True"
