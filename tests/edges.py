@@ -19,11 +19,11 @@ import httpx
 import psutil
 
 from inferay.config import Workspace
-from inferay.control.tls import ensure_tls
 from inferay.processes import free_ports
 from inferay.serve.edge.client import EdgeClient, EdgeState, ReplicaState
 from inferay.serve.edge.config import EdgeConfig
 from inferay.serve.routing import credential
+from inferay.tls import ensure_tls
 
 START_S = 30.0
 TOKEN_KEY = "a-key-of-tokens-for-tests-0123456789"
@@ -162,9 +162,9 @@ def started(folder: Path, *, control_port: int | None = None) -> Iterator[Runnin
         haproxy = _haproxy_of(folder / "edge")
         if edge.process is not None and edge.process.poll() is None:
             edge.end()
-        for one in haproxy:
+        for process in haproxy:
             with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
+                process.kill()
 
 
 def _haproxy_of(folder: Path) -> list[psutil.Process]:

@@ -156,7 +156,7 @@ def test_down_ends_what_up_started_and_nothing_else(
         assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     assert (stranger.is_running(), other.is_running()) == (True, True)
     assert not temp_dir.exists()
-    assert launcher.look(workspace) == launcher.State(None, None, None, None)
+    assert launcher.look(workspace) == launcher.State(None, None, None, None, None)
 
 
 def test_down_does_not_end_a_stranger_with_a_recycled_id(

@@ -295,9 +295,9 @@ class Edge:
         for one in self._haproxy.runtime.servers():
             if (one.slot, one.id) in wanted:
                 continue
-            if not one.is_draining:
+            if one.is_up:
                 self._haproxy.runtime.drain_server(one.slot, one.id)
-            elif one.open == 0:
+            elif one.open == 0:   # drained, or dead
                 try:
                     self._haproxy.runtime.delete_server(one.slot, one.id)
                 except Refused as refused:   # its last connection is being closed: next turn

@@ -127,7 +127,10 @@ class HAProxy:
                 is_ours = os.getsid(one.pid) == self.known.pid
                 if is_ours and one.create_time() >= self.known.started_at - 1.0:
                     one.kill()
-                    one.wait(STOP_S)
+                    # Its new parent may be slow to ask after it; the port is free before that.
+                    until_s = time.monotonic() + STOP_S
+                    while one.status() != psutil.STATUS_ZOMBIE and time.monotonic() < until_s:
+                        time.sleep(POLL_S)
             except (psutil.Error, OSError):   # it ended by itself
                 continue
 

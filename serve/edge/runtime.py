@@ -77,7 +77,8 @@ class Runtime:
             Seen(
                 slot=row["pxname"], id=row["svname"], open=int(row["scur"]) + int(row["qcur"]),
                 is_up=row["status"].startswith(("UP", "no check")),
-                is_checked=row["check_status"] == "L7OK",
+                # A star says that the next check is under way.
+                is_checked=row["check_status"].removeprefix("* ") == "L7OK",
                 is_draining=row["status"].startswith(("DRAIN", "MAINT")),
             )
             for row in csv.DictReader(lines) if row["pxname"].startswith("slot")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-#: Port of the control plane's REST API and of batch scoring URIs. An edge takes it over later.
+#: Port of everything: scoring URIs, the REST API and the studio, behind the edge.
 PUBLIC_PORT = 8743
 
 #: Host that the public port binds to. Beyond loopback only by an explicit `up --host`.
@@ -63,6 +63,21 @@ class Workspace:
         return self.secrets / "ray_token"
 
     @property
+    def edge_secret(self) -> Path:
+        """File with what the control plane authenticates with at the edge."""
+        return self.secrets / "edge_secret"
+
+    @property
+    def registration_key(self) -> Path:
+        """File with the key that the credentials of replicas are made with."""
+        return self.secrets / "registration_key"
+
+    @property
+    def token_key(self) -> Path:
+        """File with the key that the tokens of online endpoints are signed with."""
+        return self.secrets / "token_key"
+
+    @property
     def storage_key(self) -> Path:
         """File with the key that the credentials of datastores are encrypted with."""
         return self.secrets / "storage_key"
@@ -90,6 +105,11 @@ class Workspace:
     def logs(self) -> Path:
         """Folder of the logs of the processes that `inferay up` starts."""
         return self.home / "logs"
+
+    @property
+    def edge(self) -> Path:
+        """Folder of what the edge has to know again after a restart."""
+        return self.home / "edge"
 
     @property
     def datastores(self) -> Path:

@@ -1,8 +1,9 @@
 """What `inferay up`, `status` and `down` do: start, find and end the processes of a workspace.
 
-Two things run: a Ray head (unless another cluster is joined) and the control plane. Each is known
-by process id and start time, in `run/processes.json`, and only those are ever ended. A second `up`
-starts what is missing. Knows no database and no HTTP route.
+Three things run: a Ray head (unless another cluster is joined), the control plane on a port of
+loopback, and the edge on the public port, in front of it and of replicas. Each is known by process
+id and start time, in `run/processes.json`, and only those are ever ended. A second `up` starts what
+is missing. Knows no database and no HTTP route.
 """
 
 from __future__ import annotations
@@ -16,12 +17,21 @@ from typing import Any
 import psutil
 
 from inferay.config import PUBLIC_HOST, PUBLIC_PORT, Workspace
+from inferay.edge_process import (
+    LOOPBACK,
+    carrying,
+    end_edge,
+    ensure_edge,
+    prepare_edge,
+    running_edge,
+)
 from inferay.errors import Conflict, Unavailable
 from inferay.processes import (
     choose_port,
     clean_environment,
     end,
     find,
+    free_ports,
     is_free,
     keep_settings,
     last_line,
@@ -46,12 +56,14 @@ class State:
 
     Attributes:
         control: The control plane's process, if it runs.
+        edge: The edge's process, if it runs.
         ray: The Ray head's process, if `up` started one and it runs.
         head: Where Ray answers, if known.
         url: The public address.
     """
 
     control: psutil.Process | None
+    edge: psutil.Process | None
     ray: psutil.Process | None
     head: RayHead | None
     url: str | None
@@ -82,7 +94,7 @@ def up(
     with lock(workspace):
         settings = read_json(workspace.home / "settings.json") | given
         ensure_ray(workspace, settings.get("ray_address"))
-        _ensure_control(workspace, settings)
+        _ensure_served(workspace, settings)
         keep_settings(workspace, given)   # only what works
         return look(workspace)
 
@@ -91,7 +103,7 @@ def look(workspace: Workspace) -> State:
     """Return what runs now."""
     return State(
         control=find(read_json(workspace.run / "processes.json"), "control"),
-        ray=running_ray(workspace), head=known_ray(workspace),
+        edge=running_edge(workspace), ray=running_ray(workspace), head=known_ray(workspace),
         url=read_json(workspace.run / "control.json").get("url"),
     )
 
@@ -106,6 +118,8 @@ def down(workspace: Workspace) -> list[str]:
         return []
     with lock(workspace):
         ended = []
+        if end_edge(workspace):   # first: from now on nothing new comes in
+            ended.append("edge")
         state = look(workspace)
         if state.control is not None:
             end(state.control)
@@ -115,7 +129,7 @@ def down(workspace: Workspace) -> list[str]:
             if state.ray is not None:
                 ended.append("Ray")
             end_ray(recorded(workspace, "ray"), state.head.temp_dir)
-        for name in ("processes.json", "ray.json", "control.json"):
+        for name in ("processes.json", "ray.json", "control.json", "edge.json"):
             (workspace.run / name).unlink(missing_ok=True)
         return ended
 
@@ -131,27 +145,41 @@ def prepare(workspace: Workspace) -> None:
         for path in (workspace.admin_token, workspace.ray_token):
             if not path.exists():
                 write_private(path, secrets.token_urlsafe(32).encode())
+        prepare_edge(workspace)
 
 
-def _ensure_control(workspace: Workspace, settings: Mapping[str, Any]) -> None:
+def _ensure_served(workspace: Workspace, settings: Mapping[str, Any]) -> None:
+    """Start the control plane and the edge in front of it, where they do not run."""
+    carried = carrying(workspace)
+    if carried is not None:   # scoring URIs stay as they are while requests come in
+        host, port = carried.host, carried.port
+    else:
+        host = settings.get("host") or PUBLIC_HOST
+        port = settings.get("port") or choose_port(host, settings.get("last_port", PUBLIC_PORT))
+        if not is_free(host, port):
+            raise Conflict(
+                f"port {port} on {host} is taken by another program; choose one with --port",
+                code="PortTaken",
+            )
+    url_host = LOOPBACK if host in ("0.0.0.0", "::") else host
+    url = f"https://{url_host}:{port}"
+    control_port = _ensure_control(workspace, settings, url)
+    ensure_edge(workspace, host, port, control_port)
+    keep_settings(workspace, {"last_port": port, "control_port": control_port})
+
+
+def _ensure_control(workspace: Workspace, settings: Mapping[str, Any], url: str) -> int:
+    """Start the control plane where it does not run; return its port on loopback."""
     state = look(workspace)
-    if state.control is not None and state.url and _control_answers(workspace, state.url):
-        return
+    kept = settings.get("control_port")
+    if state.control is not None and kept and _control_answers(workspace, kept):
+        return int(kept)
     if state.control is not None:
         end(state.control)
-    host = settings.get("host") or PUBLIC_HOST
-    port = settings.get("port") or choose_port(host, settings.get("last_port", PUBLIC_PORT))
-    if not is_free(host, port):
-        raise Conflict(
-            f"port {port} on {host} is taken by another program; choose one with --port",
-            code="PortTaken",
-        )
-    url_host = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-    url = f"https://{url_host}:{port}"
+    port = choose_port(LOOPBACK, kept or free_ports(1)[0])
     log = workspace.logs / "control.log"
     command = [
-        sys.executable, "-P", "-m", "inferay.control", "--host", host, "--port", str(port),
-        "--url", url,
+        sys.executable, "-P", "-m", "inferay.control", "--port", str(port), "--url", url,
     ]
     environment = {**clean_environment(), "INFERAY_HOME": str(workspace.home)}
     if settings.get("workers_max"):
@@ -159,26 +187,21 @@ def _ensure_control(workspace: Workspace, settings: Mapping[str, Any]) -> None:
     process = spawn(command, log, environment)
     remember(workspace, "control", process)
     write_json(workspace.run / "control.json", {"url": url})
-    keep_settings(workspace, {"last_port": port})   # scoring URIs should stay as they are
-    if not wait_until_up(CONTROL_START_S, process, lambda: _control_answers(workspace, url)):
+    if not wait_until_up(CONTROL_START_S, process, lambda: _control_answers(workspace, port)):
         end(process)
         raise Unavailable(f"the control plane did not start: {last_line(log)} (see {log})")
+    return port
 
 
-def _control_answers(workspace: Workspace, url: str) -> bool:
-    import ssl
-
+def _control_answers(workspace: Workspace, port: int) -> bool:
     import httpx
 
-    if not workspace.ca_certificate.exists():
-        return False
     token = workspace.admin_token.read_text().strip()
     try:
         answer = httpx.get(
-            f"{url}/v1/computes", headers={"Authorization": f"Bearer {token}"}, timeout=5.0,
-            verify=ssl.create_default_context(cafile=str(workspace.ca_certificate)),
-            trust_env=False,
+            f"http://{LOOPBACK}:{port}/v1/computes", headers={"Authorization": f"Bearer {token}"},
+            timeout=5.0, trust_env=False,
         )
-    except (httpx.HTTPError, ssl.SSLError):
+    except httpx.HTTPError:
         return False
     return answer.status_code == 200

@@ -88,11 +88,23 @@ def end(process: psutil.Process) -> None:
     """End the process; blocks until it is gone, for `STOP_WAIT_S` at most before it is killed."""
     with contextlib.suppress(psutil.NoSuchProcess):
         process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_WAIT_S)
-        except psutil.TimeoutExpired:
+        if not wait_until_gone(process, STOP_WAIT_S):
             process.kill()
-            process.wait(STOP_WAIT_S)
+            wait_until_gone(process, STOP_WAIT_S)
+
+
+def wait_until_gone(process: psutil.Process, limit_s: float) -> bool:
+    """Return whether the process ended before the limit; blocks.
+
+    One that its parent has not asked after yet has ended too: it may not be ours to ask after.
+    """
+    until_s = time.monotonic() + limit_s
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() > until_s:
+                return False
+            time.sleep(0.02)
+    return True
 
 
 def remember(workspace: Workspace, name: str, process: psutil.Process) -> None:

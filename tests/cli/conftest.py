@@ -12,7 +12,7 @@ import uvicorn
 from inferay.cli.main import run
 from inferay.control.app import create_app
 from inferay.control.reconcile import Reconciler
-from inferay.control.tls import ensure_tls
+from inferay.tls import ensure_tls
 from tests.control.conftest import SCORE, Plane, ThreadJobs
 
 __all__ = ["SCORE"]

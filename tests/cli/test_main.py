@@ -281,7 +281,7 @@ def test_a_client_with_a_wrong_token_or_ca_is_told_so(
 
 
 def test_status_is_prose_for_a_person_and_json_on_demand(inferay: Inferay) -> None:
-    assert inferay("status").out.startswith("control plane  ")
+    assert inferay("status").out.startswith("edge  ")
     assert inferay("status", "-o", "json").json["ray"]["state"] == "Running"   # type: ignore[index]
     assert inferay("status", "--query", "ray.state").json == "Running"
 

@@ -25,7 +25,7 @@ def wait_until(is_true: Callable[[], bool]) -> None:
 def test_the_loop_goes_on_while_a_head_takes_long_to_start(
     plane: Plane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reconcile, "HEAD_LOOK_S", 0.0)
+    monkeypatch.setattr(reconcile, "LOOK_S", 0.0)
     is_starting, may_end = threading.Event(), threading.Event()
 
     def revive(workspace: object) -> bool:
@@ -50,7 +50,7 @@ def test_the_loop_goes_on_while_a_head_takes_long_to_start(
 def test_a_head_that_does_not_start_is_tried_again(
     plane: Plane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reconcile, "HEAD_LOOK_S", 0.0)
+    monkeypatch.setattr(reconcile, "LOOK_S", 0.0)
     outcomes = [Unavailable("no"), OSError("worse")]
     tried = threading.Event()
 

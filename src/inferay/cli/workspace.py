@@ -18,7 +18,7 @@ from inferay.errors import NotFound, Unavailable
 
 def add(groups: Groups) -> None:
     """Add the commands."""
-    up = groups.command("up", _up, "start Ray and the control plane of the workspace")
+    up = groups.command("up", _up, "start Ray, the control plane and the edge of the workspace")
     up.add_argument("--host", help="address that the public port binds to (127.0.0.1)")
     up.add_argument("--port", type=_count, help="the public port")
     up.add_argument("--ray-address", help="http://HOST:PORT of a running Ray's dashboard to join")
@@ -26,7 +26,7 @@ def add(groups: Groups) -> None:
     groups.command("status", _status, "say what runs where")
     logs = groups.command("logs", _logs, "show the last lines of a log")
     logs.add_argument("name", nargs="?", default="control",
-                      help="control, ray, or the name of a job (default: control)")
+                      help="control, edge, ray, or the name of a job (default: control)")
     logs.add_argument("-l", "--lines", type=int, default=50)
     groups.command("down", _down, "end exactly what `up` started")
     groups.command("ray-env", _ray_env, "print variables for Ray's own tools: eval \"$(…)\"")
@@ -55,7 +55,7 @@ def _up(options: argparse.Namespace) -> None:
     Access.from_environment(os.environ)   # what is wrong there would fail each job
     workspace = Workspace.from_environment()
     before = launcher.look(workspace)
-    if before.control is None or before.ray is None:
+    if None in (before.control, before.edge, before.ray):
         print(f"starting in {workspace.home} …", file=sys.stderr)
     given = (options.host, options.port, options.ray_address, options.workers_max)
     if before.control is not None and any(value is not None for value in given):
@@ -87,7 +87,9 @@ def _status(options: argparse.Namespace) -> Any:
 
 def _tell(workspace: Workspace, state: Any) -> None:
     control = f"pid {state.control.pid}" if state.control else "not running"
-    print(f"control plane  {state.url or '-'} ({control})")
+    edge = f"pid {state.edge.pid}" if state.edge else "not running"
+    print(f"edge           {state.url or '-'} ({edge})")
+    print(f"control plane  behind it ({control})")
     if state.head is None:
         print("Ray            not running")
     else:
@@ -101,7 +103,7 @@ def _tell(workspace: Workspace, state: Any) -> None:
 
 def _logs(options: argparse.Namespace) -> None:
     workspace = Workspace.from_environment()
-    if options.name in ("control", "ray"):
+    if options.name in ("control", "edge", "ray"):
         path = workspace.logs / f"{options.name}.log"
         if not path.exists():
             raise NotFound(f"there is no log {path}; run `inferay up` first")

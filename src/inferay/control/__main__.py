@@ -18,7 +18,6 @@ from inferay.control.context import Context, Machine
 from inferay.control.database import Database
 from inferay.control.endpoints import ensure_datastores
 from inferay.control.reconcile import Reconciler
-from inferay.control.tls import ensure_tls
 from inferay.control.tokens import ensure_admin
 from inferay.errors import InferayError, Unavailable, exit_code
 from inferay.jobs.ray_jobs import RayAddress, RayJobs
@@ -27,11 +26,13 @@ from inferay.ray_head import RayHead, known_ray
 #: How long requests under way get when the control plane is told to stop.
 SHUTDOWN_S = 5
 
+#: Longer than the edge keeps an idle connection: no request meets one that closes.
+KEEP_ALIVE_S = 75
+
 
 def main() -> int:
     """Serve until told to stop; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m inferay.control")
-    parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--url", required=True)
     options = parser.parse_args()
@@ -39,15 +40,15 @@ def main() -> int:
     for name in ("httpx", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
-        serve(options.host, options.port, options.url)
+        serve(options.port, options.url)
     except InferayError as error:
         print(error.message, file=sys.stderr)
         return exit_code(error)
     return 0
 
 
-def serve(host: str, port: int, url: str) -> None:
-    """Open the workspace, start the loop, serve https until SIGTERM.
+def serve(port: int, url: str) -> None:
+    """Open the workspace, start the loop, serve behind the edge until SIGTERM.
 
     Raises:
         InferayError: The workspace cannot be opened.
@@ -61,7 +62,6 @@ def serve(host: str, port: int, url: str) -> None:
     with database.write() as session:
         ensure_admin(session, workspace.admin_token)
         ensure_datastores(session, workspace)
-    tls = ensure_tls(workspace, host)
     head = known_ray(workspace)
     workers_max = os.environ.get("INFERAY_WORKERS_MAX")
     context = Context(
@@ -73,9 +73,9 @@ def serve(host: str, port: int, url: str) -> None:
     reconciler.start()
     try:
         uvicorn.run(
-            create_app(context), host=host, port=port, log_config=None, access_log=False,
-            ssl_certfile=str(tls.certificate), ssl_keyfile=str(tls.key),
-            timeout_graceful_shutdown=SHUTDOWN_S, server_header=False,
+            create_app(context), host="127.0.0.1", port=port, log_config=None, access_log=False,
+            timeout_graceful_shutdown=SHUTDOWN_S, server_header=False, proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
         )
     finally:
         reconciler.stop()

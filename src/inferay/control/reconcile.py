@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
+from inferay.config import Workspace
 from inferay.control import assets, endpoints, jobs
 from inferay.control.context import Context
 from inferay.control.operations import Runner, Steps
+from inferay.edge_process import revive_edge
 from inferay.errors import InferayError
 from inferay.ray_head import revive_ray
 
@@ -17,8 +20,8 @@ log = logging.getLogger(__name__)
 #: How often jobs are looked at when nothing wakes the loop: what a user may wait for a state.
 TURN_S = 0.2
 
-#: How often the Ray head is looked at.
-HEAD_LOOK_S = 5.0
+#: How often the Ray head and the edge are looked at.
+LOOK_S = 2.0
 
 
 def all_steps() -> Steps:
@@ -30,7 +33,7 @@ def all_steps() -> Steps:
 
 
 class Reconciler:
-    """Runs the loop on a thread of its own, and the care for the Ray head on another."""
+    """Runs the loop on a thread of its own, and the care for the Ray head and the edge."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -39,13 +42,16 @@ class Reconciler:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="reconcile")
         # A start of Ray takes long: nobody waits for it, and whoever stops us cleans up after it.
-        self._head = threading.Thread(target=self._look_after_head, name="head", daemon=True)
+        self._cares = [
+            threading.Thread(target=self._look_after, args=one, name=one[0], daemon=True)
+            for one in (("Ray head", revive_ray), ("edge", revive_edge))
+        ]
 
     def start(self) -> None:
         """Start the loop."""
         self._thread.start()
-        if self._context.is_embedded:
-            self._head.start()
+        for care in self._cares[0 if self._context.is_embedded else 1:]:
+            care.start()
 
     def stop(self) -> None:
         """End the loop; blocks until the steps under way have ended."""
@@ -65,13 +71,13 @@ class Reconciler:
                 log.exception("a turn of the loop failed")
                 time.sleep(TURN_S)
 
-    def _look_after_head(self) -> None:
-        """Start the workspace's Ray head again if it died."""
-        while not self._stopping.wait(HEAD_LOOK_S):
+    def _look_after(self, name: str, revive: Callable[[Workspace], bool]) -> None:
+        """Start what belongs to the workspace again if it died."""
+        while not self._stopping.wait(LOOK_S):
             try:
-                if revive_ray(self._context.workspace):
-                    log.warning("the Ray head was gone; it was started again")
+                if revive(self._context.workspace):
+                    log.warning("the %s was gone; it was started again", name)
             except InferayError as error:
                 log.error("%s", error.message)
             except Exception:   # the care must outlive any one trouble
-                log.exception("the Ray head cannot be looked after")
+                log.exception("the %s cannot be looked after", name)

@@ -345,7 +345,9 @@ def test_a_table_with_a_name_that_is_none_is_refused(stage: Stage) -> None:
 
 
 def test_a_failed_constructor_is_in_the_state(running: RunningEdge) -> None:
-    error = {"code": "UserCodeError", "message": "init() raised", "target": None, "details": []}
+    error: dict[str, object] = {
+        "code": "UserCodeError", "message": "init() raised", "target": None, "details": [],
+    }
     answer = httpx.post(
         f"{running.management}/failures", trust_env=False,
         headers={"authorization": f"Bearer {running.credential('e', 'blue', '9')}"},

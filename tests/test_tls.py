@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from inferay import launcher
+from inferay import launcher, tls
 from inferay.config import Workspace
-from inferay.control import tls
-from inferay.control.tls import ServerTls, ensure_tls
+from inferay.tls import ServerTls, ensure_tls
 
 
 @pytest.fixture
