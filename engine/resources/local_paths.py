@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar
 
 from inferay.engine.resources.assets import Code, Data, Environment, Model
 from inferay.engine.resources.base import Entity
-from inferay.engine.resources.deployments import BatchDeployment, CodeConfiguration
+from inferay.engine.resources.deployments import CodeConfiguration, CommonDeployment
 from inferay.engine.resources.infrastructure import Datastore
 from inferay.engine.resources.local_files import (
     UnreadableFileError,
@@ -83,7 +83,7 @@ def localise(
     entity: Entity, origin: Origin, *, skip_script_validation: bool = False, at: FieldPath = ()
 ) -> None:
     """Do `resolve_local_paths` in place; `at` is where the entity stands in another."""
-    if isinstance(entity, BatchDeployment):
+    if isinstance(entity, CommonDeployment):
         if isinstance(entity.model, Model):
             localise(entity.model, origin, at=(*at, "model"))
         if isinstance(entity.environment, Environment):

@@ -1,0 +1,116 @@
+"""What an online deployment declares, as the inference server and its replicas take it."""
+
+from __future__ import annotations
+
+import os
+
+from inferay.engine.resources import OnlineDeployment
+from inferay.engine.resources import online as declared
+from inferay.errors import InvalidInput
+from inferay.serve.replica_spec import Probe, Scale
+from inferay.serve.server.calls import Batching
+from inferay.serve.server.limits import Limits
+from inferay.serve.server.spec import ServerSpec
+
+#: A deployment's properties: requests that one call of `run()` gets at most, and how long an
+#: incomplete batch waits while another is scored.
+BATCH_SIZE = "inferay.max_batch_size"
+BATCH_WAIT = "inferay.batch_wait_ms"
+
+#: More requests of one call than this wait longer for each other than they gain.
+BATCH_SIZE_MAX = 1024
+
+#: As long as a request may wait at all.
+BATCH_WAIT_MS_MAX = 180_000
+
+#: Without a control plane a deployment has no version of its own.
+FIRST_VERSION = "1"
+
+
+def server_spec(
+    deployment: OnlineDeployment, *, code_dir: str, model: str = "", name: str | None = None,
+    version: str = FIRST_VERSION, prefix: str = "", packages: tuple[str, ...] = (),
+) -> ServerSpec:
+    """Return what the inference server is told.
+
+    Args:
+        deployment: With a code configuration.
+        code_dir: The code folder on the machine that serves.
+        model: The model's file or folder there, or "".
+        name: Of the service, in its Swagger documents; by default its deployment's.
+        version: Of the service.
+        prefix: The path above the server's routes, as clients see it.
+        packages: Packages that the environment declares.
+
+    Raises:
+        InvalidInput: A property is wrong, or there is no code.
+    """
+    if deployment.code_configuration is None:
+        raise InvalidInput(
+            f"deployment '{deployment.name}': code_configuration: missing; a deployment needs a "
+            "scoring script",
+            target="code_configuration",
+        )
+    return ServerSpec(
+        name=name or deployment.name, version=version, code_dir=code_dir,
+        scoring_script=deployment.code_configuration.scoring_script,
+        model_dir=os.path.dirname(model),   # a folder keeps its name below it, as on Azure
+        environment_variables=dict(deployment.environment_variables), packages=packages,
+        limits=limits_of(deployment), batching=batching_of(deployment), prefix=prefix,
+    )
+
+
+def limits_of(deployment: OnlineDeployment) -> Limits:
+    """Return how much an instance takes on at once."""
+    settings = deployment.request_settings
+    return Limits(
+        concurrent_requests_max=settings.max_concurrent_requests_per_instance,
+        queue_wait_s=settings.max_queue_wait_ms / 1e3,
+        request_timeout_s=settings.request_timeout_ms / 1e3,
+    )
+
+
+def batching_of(deployment: OnlineDeployment) -> Batching | None:
+    """Return how requests are gathered, or None where each has a call of its own.
+
+    Raises:
+        InvalidInput: A property is no number, or out of bounds.
+    """
+    size = _number(deployment, BATCH_SIZE, default=1, least=1, most=BATCH_SIZE_MAX)
+    wait_ms = _number(deployment, BATCH_WAIT, default=0, least=0, most=BATCH_WAIT_MS_MAX)
+    return Batching(size, wait_ms / 1e3) if size > 1 else None
+
+
+def probe_of(probe: declared.Probe) -> Probe:
+    """Return a probe as a replica takes it."""
+    return Probe(
+        initial_delay_s=probe.initial_delay, period_s=probe.period, timeout_s=probe.timeout,
+        success_threshold=probe.success_threshold, failure_threshold=probe.failure_threshold,
+    )
+
+
+def scale_of(deployment: OnlineDeployment) -> Scale | None:
+    """Return how the number of replicas follows their load, or None for a fixed one."""
+    settings = deployment.scale_settings
+    if settings.type == "default":
+        return None
+    return Scale(
+        settings.min_instances, settings.max_instances,
+        settings.target_utilization_percentage, settings.polling_interval,
+    )
+
+
+def _number(
+    deployment: OnlineDeployment, name: str, *, default: int, least: int, most: int
+) -> int:
+    text = deployment.properties.get(name)
+    if text is None:
+        return default
+    is_number = text.isascii() and text.isdigit() and len(text) <= len(str(most))
+    if not is_number or not least <= int(text) <= most:
+        raise InvalidInput(
+            f"properties: {name}: expected a whole number from {least} to {most}, got "
+            f"'{text[:100]}'",
+            target=name,
+        )
+    return int(text)
