@@ -26,6 +26,7 @@ class Container:
         self.seen: list[dict[str, Any]] = []
         self.held = threading.Event()
         self.held.set()
+        self.has_ended = False
         config = uvicorn.Config(
             self, host="127.0.0.1", port=0, log_config=None, lifespan="off",
             timeout_keep_alive=75,
@@ -38,6 +39,7 @@ class Container:
         self.port: int = self._server.servers[0].sockets[0].getsockname()[1]
 
     def stop(self) -> None:
+        self.has_ended = True
         self._server.should_exit = self._server.force_exit = True
         self._thread.join()
 
@@ -70,7 +72,9 @@ class Stage:
     bearers: dict[str, str] = field(default_factory=dict)
 
     def add(self, id: str, endpoint: str, deployment: str, revision: str = "1") -> Container:
-        """Start a container and register it."""
+        """Start a container and register it; one that an earlier test left up is as good."""
+        if id in self.containers:
+            return self.containers[id]
         self.containers[id] = container = Container(id)
         self.edge.register(endpoint, deployment, revision, id, container.port)
         self.bearers[id] = "Bearer " + self.edge.credential(endpoint, deployment, revision)
@@ -83,6 +87,21 @@ class Stage:
             headers={"authorization": self.bearers[id]},
         )
         return bool(answer.json()["is_gone"])
+
+    def remove(self, id: str) -> None:
+        """Let a replica go, and end its container."""
+        wait_until(partial(self.leave, id), f"replica {id} to be gone")
+        self.containers.pop(id).stop()
+
+    def reset(self) -> None:
+        """Make it as new for the next test, but for the containers that are up."""
+        self.publish()
+        for id, container in list(self.containers.items()):
+            container.held.set()
+            container.seen.clear()
+            is_whole = not container.has_ended and self.edge.replica(id) is not None
+            if not is_whole or id not in ("b1", "g1"):
+                self.remove(id)
 
     def publish(self, *endpoints: EndpointRoute) -> None:
         with contextlib.closing(self.edge.client()) as client:
@@ -110,15 +129,19 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEdge]:
         yield edge
 
 
-@pytest.fixture
-def stage(running: RunningEdge) -> Iterator[Stage]:
+@pytest.fixture(scope="module")
+def whole_stage(running: RunningEdge) -> Iterator[Stage]:
     found = Stage(running)
     yield found
-    found.publish()
-    for id, container in found.containers.items():
-        container.held.set()
-        wait_until(partial(found.leave, id), f"replica {id} to be gone")
-        container.stop()
+    found.reset()
+    for id in list(found.containers):
+        found.remove(id)
+
+
+@pytest.fixture
+def stage(whole_stage: Stage) -> Iterator[Stage]:
+    yield whole_stage
+    whole_stage.reset()
 
 
 @pytest.fixture

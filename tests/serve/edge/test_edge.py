@@ -130,7 +130,7 @@ def test_an_endpoint_without_traffic_answers_404(stage: Stage, auth: dict[str, s
 def test_a_deployment_without_a_replica_answers_503_and_when_to_try_again(
     stage: Stage, auth: dict[str, str]
 ) -> None:
-    stage.publish(endpoint())
+    stage.publish(endpoint(deployments={"blue": "not-up"}))
     with stage.edge.http() as http:
         answer = http.post("/endpoints/e/score", headers=auth)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
@@ -228,12 +228,12 @@ def test_a_new_revision_takes_over_without_a_lost_request(
     stage.add("b1", "e", "blue", "1")
     stage.publish(endpoint())
     stage.edge.wait_up("b1")
-    stage.add("b2", "e", "blue", "2")
-    stage.edge.wait_up("b2")
+    stage.add("new", "e", "blue", "2")
+    stage.edge.wait_up("new")
     with stage.edge.http() as http:
         assert http.post("/endpoints/e/score", headers=auth).json()["by"] == "b1"
         stage.publish(endpoint(deployments={"blue": "2"}))
-        assert http.post("/endpoints/e/score", headers=auth).json()["by"] == "b2"
+        assert http.post("/endpoints/e/score", headers=auth).json()["by"] == "new"
 
 
 def test_a_replica_that_leaves_gets_nothing_more_but_answers_what_it_has(

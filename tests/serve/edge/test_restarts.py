@@ -133,7 +133,6 @@ def test_a_replica_that_hangs_is_taken_out(stage: Stage, auth: dict[str, str]) -
     with socket.create_server(("127.0.0.1", 0)) as listener:   # accepts, answers nothing
         stage.add("b1", "e", "blue")
         stage.edge.register("e", "blue", "1", "hung", listener.getsockname()[1])
-        stage.bearers["hung"] = stage.bearers["b1"]
         stage.publish(endpoint())
         wait_until(
             lambda: (found := stage.edge.replica("hung")) is not None and not found.is_up,
