@@ -24,6 +24,10 @@ REQUEST_ID = b"x-inferay-request"
 TARGETS = b"x-inferay-mirror"
 SHADOW = b"x-inferay-shadow"
 
+#: What the answer to a copy says, for the pair that it is one side of.
+REVISION = b"x-inferay-revision"
+TOOK_MS = b"x-inferay-took-ms"
+
 #: How long a request may wait for the answer of a registration that is under way.
 ADMISSION_S = 5.0
 _LOOK_S = 0.005
@@ -50,17 +54,19 @@ class Guard:
         app: What answers.
         endpoint: Of the deployment.
         deployment: Its name.
+        revision: Of the deployment: the answer of a copy names it.
         mirror: What gets the exchanges that the edge has marked.
         bytes_max: Of a request or an answer; what is larger is not mirrored.
     """
 
     def __init__(
-        self, app: InferenceApp, *, endpoint: str, deployment: str, mirror: Mirror,
+        self, app: InferenceApp, *, endpoint: str, deployment: str, revision: str, mirror: Mirror,
         bytes_max: int,
     ) -> None:
         self._app = app
         self._endpoint = endpoint
         self._deployment = deployment
+        self._revision = revision.encode()
         self._mirror = mirror
         self._bytes_max = bytes_max
         self._secret: bytes | None = None
@@ -95,7 +101,9 @@ class Guard:
         count = self.meter.shadow if is_shadow else self.meter.live
         self.meter.enter(count)
         try:
-            if TARGETS in marks and not is_shadow and scope["path"] == "/score":
+            if is_shadow:
+                await self._app(scope, receive, self._signed(send))
+            elif TARGETS in marks and scope["path"] == "/score":
                 await self._answer_marked(marks, scope, receive, send)
             else:
                 await self._app(scope, receive, send)
@@ -112,6 +120,21 @@ class Guard:
             if self._may_pass(given):
                 return True
         return self._may_pass(given)
+
+    def _signed(self, send: Send) -> Send:
+        """Return a `send` that says whose answer it is, and how long it took without the way."""
+        began_s = time.perf_counter()
+
+        async def signed(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                took_ms = (time.perf_counter() - began_s) * 1e3
+                message["headers"] = [
+                    *message["headers"], (REVISION, self._revision),
+                    (TOOK_MS, f"{took_ms:.3f}".encode()),
+                ]
+            await send(message)
+
+        return signed
 
     async def _answer_marked(
         self, marks: dict[bytes, bytes], scope: Scope, receive: Receive, send: Send

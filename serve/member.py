@@ -24,6 +24,9 @@ from inferay.serve.server.serving import Serving
 #: Of a copy, beyond the longest request and its wait: the shadow's own answer may be slower.
 MIRROR_MARGIN_S = 5.0
 
+#: For the last copies when a replica ends.
+MIRROR_END_S = 2.0
+
 
 class Member:
     """One replica of the edge; blocks until its script's `init()` has returned and it listens.
@@ -55,7 +58,8 @@ class Member:
             self._mirror = _mirror_of(spec, replica_id)
             self._guard = Guard(
                 self._hosted.app, endpoint=spec.endpoint, deployment=spec.deployment,
-                mirror=self._mirror, bytes_max=spec.server.limits.body_bytes_max,
+                revision=spec.revision, mirror=self._mirror,
+                bytes_max=spec.server.limits.body_bytes_max,
             )
             self._serving = Serving(self._guard, host, port)
             self._serving.start()
@@ -92,7 +96,7 @@ class Member:
         """
         self._registration.leave_and_drain(lambda: self.meter.in_flight)
         self._serving.stop(timeout_s=STOP_S)
-        self._mirror.close()
+        self._mirror.close(timeout_s=MIRROR_END_S)
         self._hosted.shutdown()
 
     def _expect(self, is_asking: bool) -> None:
@@ -113,7 +117,6 @@ def _mirror_of(spec: ReplicaSpec, replica_id: str) -> Mirror:
         log = PairLog(Path(spec.pairs_dir), spec.deployment, spec.revision, replica_id)
     timeout_s = limits.request_timeout_s + limits.queue_wait_s + MIRROR_MARGIN_S
     return Mirror(timeout_s=timeout_s, log=log)
-
 
 
 def _begin_log(path: Path) -> None:

@@ -17,7 +17,7 @@ from inferay.serve.mirror.pairs import Answered, text_of
 #: What the headers of an answer may take before it is no answer.
 HEADERS_BYTES_MAX = 64 << 10
 
-#: Headers that a replica gives the answer of a copy.
+#: What the guard of a replica adds to the answer of a copy.
 REVISION = b"x-inferay-revision"
 TOOK_MS = b"x-inferay-took-ms"
 _RUN_MS = b"x-ms-run-fn-exec-ms"

@@ -53,7 +53,8 @@ def start(tmp_path: Path, own_environment: None) -> Iterator[Start]:
         hosted = Hosted(replica_spec(tmp_path / "code", script).server)
         replica = Replica(None, None)   # type: ignore[arg-type]
         replica.guard = Guard(
-            hosted.app, endpoint="digits", deployment="blue", mirror=replica, bytes_max=bytes_max
+            hosted.app, endpoint="digits", deployment="blue", revision="r7", mirror=replica,
+            bytes_max=bytes_max,
         )
         serving = Serving(replica.guard, "127.0.0.1", 0)
         serving.start()
@@ -139,6 +140,15 @@ def test_what_is_not_a_marked_live_request_for_a_score_is_not_handed_on(echo: Re
         echo.client.get(path, headers=headers)
     echo.client.post("/score", content=b"last", headers=MARKED)
     assert echo.exchange().request_body == b"last"
+
+
+def test_the_answer_of_a_copy_says_whose_it_is_and_how_long_it_took(echo: Replica) -> None:
+    copy = {**LIVE, "x-inferay-shadow": "blue"}
+    headers = echo.client.post("/score", content=b"1", headers=copy).headers
+    assert headers["x-inferay-revision"] == "r7"
+    assert 0 < float(headers["x-inferay-took-ms"]) < 20_000
+    live = echo.client.post("/score", content=b"1", headers=LIVE).headers
+    assert not [name for name in live if name.startswith("x-inferay-")]
 
 
 def test_what_is_too_large_is_answered_and_not_handed_on(start: Start) -> None:
