@@ -12,7 +12,8 @@ from inferay.engine.batch.messages import Failure, Lease, WorkerSettings
 from inferay.engine.batch.process import WorkerProcess
 from inferay.engine.batch.units import Range
 
-LIMIT_S = 10.0
+#: A worker that says nothing for so long is stuck; on busy cores a crash takes seconds to be told.
+LIMIT_S = 30.0
 
 
 class Watched:
