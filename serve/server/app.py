@@ -13,12 +13,14 @@ from urllib.parse import parse_qs
 
 from inferay import __version__
 from inferay.serve.server.calls import Batching, Call, Calls, Overdue
+from inferay.serve.server.deadlines import Deadlines
 from inferay.serve.server.entry import Entry
 from inferay.serve.server.gate import Gate, TooBusy
 from inferay.serve.server.http import Answer, Headers, Refused, Request, error_answer
 from inferay.serve.server.limits import Limits
 from inferay.serve.server.request_ids import NAMES as ID_HEADERS
 from inferay.serve.server.request_ids import echoed_ids
+from inferay.serve.server.request_log import RequestLog
 from inferay.serve.server.swagger import VERSIONS
 
 Scope = MutableMapping[str, Any]
@@ -69,6 +71,8 @@ class InferenceApp:
             waiting_max=limits.waiting_max, wait_s=limits.queue_wait_s,
         )
         self._calls = Calls(entry, limits.concurrent_requests_max, code_dir, batching)
+        self._deadlines = Deadlines(limits.request_timeout_s, Call.expire)
+        self._request_log = RequestLog(_log)
         self._open = 0
         self._overdue = 0
 
@@ -105,8 +109,12 @@ class InferenceApp:
         finally:
             leave()
         if scope["path"] != "/":
-            took_ms = (time.perf_counter() - began_s) * 1e3
-            _log.info("%s %s %d %.3fms", scope["method"], _target(scope), answer.status, took_ms)
+            took_s = time.perf_counter() - began_s
+            self._request_log.add(scope["method"], _target(scope), answer.status, took_s)
+
+    def close(self) -> None:
+        """Log what has not been logged yet; the event loop has ended."""
+        self._request_log.flush()
 
     async def _answer(self, scope: Scope, receive: Receive) -> tuple[Answer, Callable[[], None]]:
         """Return the answer, and what is to be called when it is sent."""
@@ -166,7 +174,7 @@ class InferenceApp:
                 503, f"Too many requests at once: {busy}", headers=[BUSY, *self._retry_after]
             ) from None
         call = self._calls.start(request, self._call_ended)
-        timer = asyncio.get_running_loop().call_later(self._limits.request_timeout_s, call.expire)
+        self._deadlines.add(call)
         try:
             answer = await call.answer
         except Overdue:
@@ -181,7 +189,7 @@ class InferenceApp:
             self._leave(call)
             raise
         finally:
-            timer.cancel()
+            self._deadlines.discard(call)
         return answer, self._gate.leave if call.is_streamed else _nothing
 
     def _leave(self, call: Call) -> None:
@@ -212,17 +220,14 @@ async def _read_body(scope: Scope, receive: Receive, bytes_max: int) -> bytes:
     Raises:
         Refused: It is too large (413), or its client has gone.
     """
-    too_large = Refused(
-        413, f"The body of a request must not exceed {bytes_max} bytes", headers=[_CLOSE]
-    )
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit() and int(value) > bytes_max:
-            raise too_large
+            raise _too_large(bytes_max)
     message = await receive()
     body: bytes = message.get("body", b"")
     if not message.get("more_body", False) and message["type"] == "http.request":
         if len(body) > bytes_max:
-            raise too_large
+            raise _too_large(bytes_max)
         return body
     pieces, size_bytes = [body], len(body)
     while message.get("more_body", False):
@@ -230,10 +235,15 @@ async def _read_body(scope: Scope, receive: Receive, bytes_max: int) -> bytes:
         pieces.append(message.get("body", b""))
         size_bytes += len(pieces[-1])
         if size_bytes > bytes_max:
-            raise too_large
+            raise _too_large(bytes_max)
     if message["type"] == "http.disconnect":
         raise Refused(400, "The client has gone before its request was read")
     return b"".join(pieces)
+
+
+def _too_large(bytes_max: int) -> Refused:
+    said = f"The body of a request must not exceed {bytes_max} bytes"
+    return Refused(413, said, headers=[_CLOSE])
 
 
 async def _send_answer(send: Send, answer: Answer, ids: Headers, *, is_head: bool) -> None:

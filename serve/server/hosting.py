@@ -49,5 +49,9 @@ class Hosted:
         )
 
     def shutdown(self) -> None:
-        """Run the user's optional `shutdown()`; what it raises is the caller's to report."""
+        """Run the user's optional `shutdown()`, when nothing is served any more.
+
+        What it raises is the caller's to report.
+        """
+        self.app.close()
         self._script.shutdown()

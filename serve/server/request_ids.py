@@ -5,7 +5,7 @@ Source: Azure's inference server. `x-ms-request-id` is the old name of `x-ms-cli
 
 from __future__ import annotations
 
-import uuid
+import random
 
 from inferay.serve.server.http import Headers, Refused
 
@@ -13,6 +13,10 @@ LENGTH_MAX = 100
 
 _REQUEST, _OLD, _CLIENT = b"x-request-id", b"x-ms-request-id", b"x-ms-client-request-id"
 _TRACE = b"traceid"
+#: Not `uuid4`, which asks the system, and lets another thread have the interpreter meanwhile.
+_draw = random.Random().getrandbits
+_VERSION_4, _RANDOM = 0x4000_8000_0000_0000_0000, ~0xF000_C000_0000_0000_0000
+
 NAMES = frozenset((_REQUEST, _OLD, _CLIENT, _TRACE))
 
 
@@ -24,7 +28,7 @@ def echoed_ids(headers: Headers) -> Headers:
     """
     given = {name: value for name, value in headers if name in NAMES}
     trace = [(_TRACE, given[_TRACE])] if _TRACE in given else []
-    request = given.get(_REQUEST) or str(uuid.uuid4()).encode()
+    request = given.get(_REQUEST) or _new_id()
     if len(request) > LENGTH_MAX:
         said = f"x-request-id must not exceed {LENGTH_MAX} characters"
         raise Refused(431, said, headers=trace)
@@ -37,3 +41,9 @@ def echoed_ids(headers: Headers) -> Headers:
             headers=[(_REQUEST, request), *trace],
         )
     return [(_REQUEST, request), (_OLD, old), *([(_CLIENT, client)] if client else []), *trace]
+
+
+def _new_id() -> bytes:
+    """Return a random UUID as text."""
+    digits = b"%032x" % (_draw(128) & _RANDOM | _VERSION_4)
+    return b"-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))

@@ -11,6 +11,7 @@ import uvicorn
 
 from inferay.errors import Unavailable
 from inferay.serve.server.app import Receive, Scope, Send
+from inferay.serve.server.protocol import Protocol
 
 #: What answers: the inference server's app, or what stands around it.
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -47,7 +48,7 @@ class Serving:
         # No log_config: uvicorn's default calls logging.config.dictConfig, which closes the
         # handlers of Ray Serve's loggers (a restarted controller then stops every replica).
         config = uvicorn.Config(
-            app, http="httptools", loop="uvloop", ws="none", log_config=None, access_log=False,
+            app, http=Protocol, loop="uvloop", ws="none", log_config=None, access_log=False,
             server_header=False, proxy_headers=False, timeout_keep_alive=KEEP_ALIVE_S,
             lifespan="off",
         )

@@ -54,7 +54,7 @@ def shutdown():
         server.process.send_signal(signal.SIGTERM)
         (tmp_path / "go").touch()
         assert call.result().json() == "done"
-    server.end()
+    assert "INFO inferay.server: GET /score 200 " in server.end()   # the last lines too
     assert server.process.returncode == 0
     assert (tmp_path / "shut").exists()
 
