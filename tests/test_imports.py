@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 #: What starts and finds a workspace's processes.
-LAUNCHING = ("processes", "tls", "ray_head", "edge_process", "launcher")
+LAUNCHING = ("processes", "tls", "ray_head", "edge_process", "launcher", "keeper")
 
 #: What each part may import of inferay. The launcher and what it stands on are no part.
 MAY_IMPORT = {
@@ -69,7 +69,7 @@ def test_parts_import_only_what_lies_below_them(part: str) -> None:
 @pytest.mark.parametrize("name", ["errors", "config", *LAUNCHING])
 def test_the_root_modules_import_no_part(name: str) -> None:
     allowed = {"errors", "config", *LAUNCHING}
-    if name == "edge_process":   # what the edge is told is said once
+    if name in ("edge_process", "keeper"):   # they start it
         allowed.add("serve")
     assert imported_parts(ROOT / "src/inferay" / f"{name}.py") <= allowed
 

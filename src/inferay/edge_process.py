@@ -151,8 +151,8 @@ def _config(workspace: Workspace, host: str, port: int, control_port: int) -> Ed
 def _start(workspace: Workspace, config: EdgeConfig) -> None:
     log = workspace.logs / "edge.log"
     process = spawn(
-        [sys.executable, "-P", "-m", "inferay.serve.edge", str(workspace.edge / "config.json")],
-        log, clean_environment(),
+        [sys.executable, "-P", "-m", "inferay.keeper", str(workspace.edge / "config.json")],
+        log, {**clean_environment(), "INFERAY_HOME": str(workspace.home)},
     )
     remember(workspace, "edge", process)
     write_json(workspace.run / "edge.json", {"url": _url(config)})

@@ -134,6 +134,22 @@ def down(workspace: Workspace) -> list[str]:
         return ended
 
 
+def revive_control(workspace: Workspace) -> bool:
+    """Start the workspace's control plane again if it died; return whether it did; blocks.
+
+    Does nothing while `up` or `down` work on the workspace.
+
+    Raises:
+        Unavailable: It did not start.
+    """
+    with lock(workspace, wait=False) as is_ours:
+        state = look(workspace)
+        if not is_ours or state.url is None or state.control is not None:
+            return False
+        _ensure_control(workspace, read_json(workspace.home / "settings.json"), state.url)
+        return True
+
+
 def prepare(workspace: Workspace) -> None:
     """Make the workspace's folders and tokens, private to the user; idempotent."""
     workspace.home.mkdir(parents=True, exist_ok=True)
