@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: install demo test lint bench chaos lock
+.PHONY: install demo test lint bench chaos soak lock
 
 install: .venv/.installed
 
@@ -56,6 +56,10 @@ chaos: install
 	@# All pairs of crash points belong to the first part; `make test` takes a sample.
 	test $(FROM) != 0 || CRASH_PAIRS=all $(BIN)/python -m pytest -q tests/chaos/test_crash_points.py
 	PYTHONPATH=. $(BIN)/python -m tests.chaos --trials $(TRIALS) --from $(FROM)
+
+# An online endpoint under load while everything behind it dies or changes: ten minutes.
+soak: install
+	PYTHONPATH=. $(BIN)/python -m tests.soak $(SOAK_FLAGS)
 
 # Pins what pyproject.toml asks for. Pins that still fit stay; UV_FLAGS=--upgrade renews all.
 lock: install
