@@ -214,6 +214,6 @@ class Stage:
 
 def _listener(port: int) -> int:
     for one in psutil.net_connections("tcp"):
-        if one.status == psutil.CONN_LISTEN and one.laddr[1] == port and one.pid:
+        if one.status == psutil.CONN_LISTEN and getattr(one.laddr, "port", 0) == port and one.pid:
             return one.pid
     raise AssertionError(f"nobody listens on {port}")

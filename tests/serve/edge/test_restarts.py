@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import http.server
 import signal
 import threading
 from collections import Counter
@@ -125,6 +126,61 @@ def test_a_replica_that_ends_without_a_word_costs_nothing_where_sent_requests_ar
     with load.running():
         one.stop()
     assert set(load.count) == {"200"}
+
+
+@pytest.mark.parametrize(("is_retried", "size_bytes", "is_answered"), [
+    (True, 64 << 10, True), (True, 200_000, False), (False, 10, False),
+])
+def test_a_request_that_was_sent_is_sent_again_where_asked_for_and_where_it_fits(
+    stage: Stage, auth: dict[str, str], is_retried: bool, size_bytes: int, is_answered: bool
+) -> None:
+    stage.add("b1", "e", "blue")
+    stage.publish(endpoint(is_retried=is_retried))
+    stage.edge.wait_up("b1")
+    with dying_replica() as (port, seen), stage.edge.http() as client:
+        stage.edge.register("e", "blue", "1", f"dying-{port}", port)
+        stage.edge.wait_up(f"dying-{port}")
+        statuses: list[int] = []
+        while not seen:   # one request reaches it; then it is out
+            answer = client.post("/endpoints/e/score", headers=auth, content=b"x" * size_bytes)
+            statuses.append(answer.status_code)
+        stage.bearers[f"dying-{port}"] = stage.bearers["b1"]
+        wait_until(lambda: stage.leave(f"dying-{port}"), "it to be gone")
+    assert (statuses[-1] == 200) == is_answered
+    assert set(statuses[:-1]) <= {200}
+    if not is_answered:
+        assert statuses[-1] == 502
+
+
+@contextmanager
+def dying_replica() -> Iterator[tuple[int, list[str]]]:
+    """Listen as a replica whose health is good, and that dies with each request to score."""
+    seen: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def do_POST(self) -> None:
+            seen.append(self.path)
+            self.rfile.read(int(self.headers["content-length"]))
+            self.close_connection = True   # without a word
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield server.server_address[1], seen
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_a_replica_that_hangs_is_taken_out(stage: Stage, auth: dict[str, str]) -> None:
