@@ -7,3 +7,21 @@ replica       a replica on Ray Serve; `app` builds its application, `autoscaling
 routing       which requests reach which replicas; the edge carries it out
 mirror        copies of live requests to other deployments
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from inferay.serve.app import build
+
+__all__ = ["build"]
+
+
+def __getattr__(name: str) -> Any:
+    # The inference server as a plain process needs no Ray.
+    if name != "build":
+        raise AttributeError(f"module 'inferay.serve' has no attribute '{name}'")
+    from inferay.serve.app import build
+
+    return build

@@ -25,10 +25,12 @@ MAY_IMPORT = {
 }
 
 #: The modules that may import Ray: whoever else does makes every import take a second.
-RAY_MODULES = {"engine/batch/ray_pool.py", "engine/batch/runner.py"}
+RAY_MODULES = {
+    "engine/batch/ray_pool.py", "engine/batch/runner.py", "serve/app.py", "serve/replica.py",
+}
 
 #: Parts whose modules must name Ray in `RAY_MODULES` first.
-WITHOUT_RAY = ("engine", "src/inferay/client", "src/inferay/cli")
+WITHOUT_RAY = ("engine", "serve", "src/inferay/client", "src/inferay/cli")
 
 HEAVY = (
     "ray", "pandas", "numpy", "pyarrow", "pydantic", "fastapi", "starlette", "sqlalchemy", "httpx",

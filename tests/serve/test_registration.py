@@ -6,7 +6,6 @@ import contextlib
 import signal
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from inferay.serve.registration import Registration
 from inferay.serve.routing import DeploymentRoute, EndpointRoute, RoutingTable, digest_of
 from tests.edges import RunningEdge, started, wait_until
 from tests.serve import replicas
+from tests.serve.loads import Load
 from tests.serve.replicas import replica_spec
 from tests.serve.server.processes import Server
 
@@ -68,43 +68,6 @@ def score(edge: RunningEdge, data: str = "1") -> httpx.Response:
         )
 
 
-class Load:
-    """Requests one after another on several threads, every answer counted."""
-
-    def __init__(self, edge: RunningEdge, clients: int = 4) -> None:
-        self.seen: Counter[str] = Counter()
-        self._edge = edge
-        self._is_over = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._is_over.set()
-        for thread in self._threads:
-            thread.join()
-
-    def wait_for(self, more: int) -> None:
-        """Wait for so many more answers."""
-        wanted = self.seen.total() + more
-        wait_until(lambda: self.seen.total() >= wanted, f"{more} answers")
-
-    def _run(self) -> None:
-        with self._edge.http() as client:
-            while not self._is_over.is_set():
-                try:
-                    answer = client.post(
-                        "/endpoints/digits/score", content="1",
-                        headers={"authorization": f"Bearer {KEY}"},
-                    )
-                    self.seen[str(answer.status_code)] += 1
-                except httpx.HTTPError as error:
-                    self.seen[repr(error)] += 1
-
-
 def test_a_replica_takes_requests_when_it_says_that_it_is_ready(
     edge: RunningEdge, start: Start
 ) -> None:
@@ -124,7 +87,7 @@ def test_replicas_come_and_go_under_load_and_no_request_is_lost(
     slow = "import time\n\ndef run(data):\n    time.sleep(0.05)\n    return data\n"
     servers = [start("first", slow)]
     servers[0].state()
-    with Load(edge) as load:
+    with Load(edge, "digits", KEY) as load:
         for number in range(3):
             servers.append(start(f"next{number}", slow))
             servers[-1].state()
@@ -207,7 +170,7 @@ def test_a_replica_joins_an_edge_that_starts_after_it_and_stays_in_one_that_rest
     wait_until(lambda: (server.folder / "spec.json").exists(), "its start")
     edge.start()
     assert server.state()["is_in"] is True
-    with Load(edge) as load:
+    with Load(edge, "digits", KEY) as load:
         load.wait_for(20)
         edge.end(signal.SIGUSR1)
         edge.start()
