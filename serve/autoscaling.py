@@ -24,6 +24,9 @@ LOOKS = 3
 #: Looks that must agree before a replica is taken away: starting one again costs more than it.
 LOOKS_BEFORE_SCALE_IN = 30
 
+#: However rarely is looked, so long a load has to be low at most.
+SCALE_IN_S_MAX = 300.0
+
 #: Of a float: 2.1 / 0.7 is 3.0000000000000004.
 _EPSILON = 1e-9
 
@@ -90,6 +93,8 @@ def autoscaling_config(
         "initial_replicas": max(replicas_min, min(replicas_max, initial)),
         "target_ongoing_requests": target, "metrics_interval_s": polling_s,
         "look_back_period_s": LOOKS * polling_s, "upscale_delay_s": polling_s,
-        "downscale_delay_s": LOOKS_BEFORE_SCALE_IN * polling_s,
+        "downscale_delay_s": max(
+            polling_s, min(LOOKS_BEFORE_SCALE_IN * polling_s, SCALE_IN_S_MAX)
+        ),
         "policy": {"policy_function": f"{__name__}:Policy"},
     }
