@@ -33,6 +33,7 @@ def invoke(folder: Path, repetitions: int) -> Plain:
     from inferay.client import Client
     from inferay.client.http import Address
     from inferay.config import Workspace
+    from inferay.engine.ray_dashboard import RayAddress
     from inferay.engine.resources import (
         BatchDeployment,
         BatchEndpoint,
@@ -40,7 +41,7 @@ def invoke(folder: Path, repetitions: int) -> Plain:
         CodeConfiguration,
         Resources,
     )
-    from inferay.jobs.ray_jobs import RayAddress, RayJobs
+    from inferay.jobs.ray_jobs import RayJobs
 
     job = make_files(folder / "input", 10, script="tiny", text=str)
     bare = folder / "bare.py"

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from inferay.engine.ray_dashboard import RayAddress
 from inferay.errors import InvalidInput, Unavailable
-from inferay.jobs.ray_jobs import RayAddress, RayJobs, check_name, submission_id
+from inferay.jobs.ray_jobs import RayJobs, check_name, submission_id
 
 TOKEN = "s3cret"
 
