@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
@@ -79,6 +80,12 @@ class RoutingTable:
 def digest_of(key: str) -> str:
     """Return what the edge knows of a key."""
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+def digest_of_table(table: RoutingTable) -> str:
+    """Return by what two tables are told apart."""
+    text = json.dumps(table.to_dict(), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def credential(registration_key: bytes, endpoint: str, deployment: str, revision: str) -> str:

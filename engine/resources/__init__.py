@@ -69,7 +69,12 @@ from inferay.engine.resources.rest_jobs import (
     JobOutput,
     RedriveBody,
 )
-from inferay.engine.resources.rest_online import OnlineDeploymentBody, OnlineEndpointBody
+from inferay.engine.resources.rest_online import (
+    GetLogsBody,
+    OnlineDeploymentBody,
+    OnlineEndpointBody,
+    RegenerateKeysBody,
+)
 from inferay.engine.resources.yaml_source import YamlDocument, read_yaml
 
 __all__ = [
@@ -101,6 +106,7 @@ __all__ = [
     "Entity",
     "Environment",
     "EnvironmentVersionBody",
+    "GetLogsBody",
     "InferenceConfig",
     "InstanceType",
     "JobInput",
@@ -115,6 +121,7 @@ __all__ = [
     "Probe",
     "RedriveBody",
     "Reference",
+    "RegenerateKeysBody",
     "RequestSettings",
     "Resources",
     "RetrySettings",

@@ -19,6 +19,8 @@ from inferay.engine.resources.references import (
     ENDPOINT_NAME_RULE,
     NAME,
     NAME_RULE,
+    ONLINE_DEPLOYMENT_NAME,
+    ONLINE_DEPLOYMENT_NAME_RULE,
     parse_reference,
 )
 from inferay.engine.resources.wording import FieldPath, any_of, shown
@@ -50,6 +52,8 @@ REQUEST_TIMEOUT_MS_MAX = 180_000
 PROBE_S_MAX = 3600
 #: Deployments that one traffic rule names; a rule is one value at the edge.
 TRAFFIC_ENTRIES_MAX = 100
+#: Of one answer with a deployment's logs.
+LOG_LINES_MAX = 100_000
 #: Names that stand beside the predictions in a job's output folder.
 RESERVED_OUTPUT_NAMES = frozenset({"_success.json", "errors.jsonl"})
 
@@ -283,12 +287,16 @@ Retries = Annotated[int, BeforeValidator(_integer(0, RETRIES_MAX))]
 TimeoutSeconds = Annotated[int, BeforeValidator(_integer(1, TIMEOUT_S_MAX, "seconds"))]
 IdleSeconds = Annotated[int, BeforeValidator(_integer(0, TIMEOUT_S_MAX, "seconds"))]
 ErrorThreshold = Annotated[int, BeforeValidator(_integer(-1, ERROR_THRESHOLD_MAX))]
+LogLines = Annotated[int, BeforeValidator(_integer(1, LOG_LINES_MAX))]
 Port = Annotated[int, BeforeValidator(_integer(1, 65535))]
 
 Text = Annotated[str, BeforeValidator(_text)]
 FilledText = Annotated[str, BeforeValidator(_filled_text)]
 Name = Annotated[str, BeforeValidator(_name(NAME, NAME_RULE))]
 EndpointName = Annotated[str, BeforeValidator(_name(ENDPOINT_NAME, ENDPOINT_NAME_RULE))]
+OnlineDeploymentName = Annotated[
+    str, BeforeValidator(_name(ONLINE_DEPLOYMENT_NAME, ONLINE_DEPLOYMENT_NAME_RULE))
+]
 Version = Annotated[
     str, BeforeValidator(_name(NAME, f"a version: {NAME_RULE}")), BeforeValidator(_version)
 ]

@@ -20,6 +20,7 @@ from inferay.engine.resources.fields import (
     InstanceCount,
     JsonMap,
     OnlineAuthMode,
+    OnlineDeploymentName,
     PollingSeconds,
     ProbeCount,
     ProbeSeconds,
@@ -130,6 +131,7 @@ class OnlineDeployment(CommonDeployment):
     NO_EFFECT: ClassVar[frozenset[str]] = CommonDeployment.NO_EFFECT | {"startup_probe"}
     INERT: ClassVar[frozenset[str]] = frozenset({"data_collector", "model_mount_path"})
 
+    name: OnlineDeploymentName
     type: Annotated[
         Literal["managed", "kubernetes"], BeforeValidator(choice("managed", "kubernetes"))
     ] = "managed"

@@ -20,6 +20,11 @@ ENDPOINT_NAME = re.compile(r"(?=.{3,32}$)[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?")
 ENDPOINT_NAME_RULE = (
     "3 to 32 letters, digits and '-', starting with a letter and not ending with '-'"
 )
+#: It stands in headers and in the names of Serve's applications; Azure's own names fit in.
+ONLINE_DEPLOYMENT_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,62}[A-Za-z0-9])?")
+ONLINE_DEPLOYMENT_NAME_RULE = (
+    "1 to 64 letters, digits, '_' and '-', starting and ending with a letter or a digit"
+)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 #: Ids that begin like a path: Azure's, and those in this product's own answers.
 _ID = re.compile(

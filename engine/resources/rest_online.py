@@ -17,10 +17,12 @@ from inferay.engine.resources.fields import (
     FilledText,
     InstanceCount,
     JsonMap,
+    LogLines,
     ModelReference,
     OnlineAuthMode,
     ProbeCount,
     RequestConcurrency,
+    Secret,
     Shares,
     Text,
     TextMap,
@@ -161,6 +163,25 @@ class OnlineDeploymentBody(Resource):
     tags: TextMap = Field(default_factory=dict)
     sku: SkuBody = Field(default_factory=SkuBody)
     properties: OnlineDeploymentProperties
+
+
+class RegenerateKeysBody(Body):
+    """Which key is replaced, and perhaps by which."""
+
+    key_type: Annotated[
+        Literal["primary", "secondary"], BeforeValidator(choice("primary", "secondary"))
+    ] = "primary"
+    key_value: Secret | None = None
+
+
+class GetLogsBody(Body):
+    """Whose logs, and how many of the last lines."""
+
+    container_type: Annotated[
+        Literal["inference_server", "storage_initializer"],
+        BeforeValidator(choice("inference_server", "storage_initializer")),
+    ] = "inference_server"
+    tail: LogLines = 5000
 
 
 def write_online_endpoint(entity: OnlineEndpoint, ids: Ids) -> dict[str, Any]:

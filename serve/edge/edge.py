@@ -29,7 +29,7 @@ from inferay.serve.edge.haproxy import HAProxy, Known, find_binary
 from inferay.serve.edge.registry import Registry, Replica
 from inferay.serve.edge.render import Revision, Secrets, Server, Shape
 from inferay.serve.edge.runtime import Refused, Seen
-from inferay.serve.routing import RoutingTable, credential
+from inferay.serve.routing import RoutingTable, credential, digest_of_table
 
 log = logging.getLogger(__name__)
 
@@ -408,12 +408,6 @@ class Edge:
 
 #: Of HAProxy; more do not help a proxy, and each has its own pools.
 THREADS_MAX = 8
-
-
-def digest_of_table(table: RoutingTable) -> str:
-    """Return by what two tables are told apart."""
-    text = json.dumps(table.to_dict(), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def check_names(table: RoutingTable) -> None:

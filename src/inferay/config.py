@@ -121,6 +121,14 @@ class Workspace:
         """Folder of content-addressed code and model snapshots."""
         return self.home / "assets"
 
+    def online_logs(self, endpoint: str, deployment: str) -> Path:
+        """Return where an online deployment's logs lie: `REVISION/REPLICA.log`."""
+        return self.logs / "online" / endpoint / deployment
+
+    def pairs_folder(self, endpoint: str) -> Path:
+        """Return where answers of live requests are kept beside those of their copies."""
+        return self.home / "pairs" / endpoint
+
     def job_folder(self, job_name: str) -> Path:
         """Return where a job's work (manifest, journal, segments) and logs lie.
 

@@ -122,11 +122,14 @@ class Plane:
             database=self.database, workspace=self.workspace, url="https://test",
             machine=Machine(cpus=2, cores=2, gpus=0, memory_bytes=64 << 30), workers_max=None,
             is_embedded=True,
-            ray=lambda: ray,
+            ray=lambda: ray, serve=self._away, edge=self._away,
         )
         self.restart()
         token = self.workspace.admin_token.read_text()
         self.http = self.client(token)
+
+    def _away(self) -> Any:
+        raise Unavailable("not in this test")
 
     def restart(self) -> None:
         """Forget what a process would forget."""

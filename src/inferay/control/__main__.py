@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import uvicorn
 
@@ -19,9 +20,15 @@ from inferay.control.database import Database
 from inferay.control.endpoints import ensure_datastores
 from inferay.control.reconcile import Reconciler
 from inferay.control.tokens import ensure_admin
+from inferay.edge_process import edge_url
+from inferay.engine.ray_dashboard import RayAddress
 from inferay.errors import InferayError, Unavailable, exit_code
-from inferay.jobs.ray_jobs import RayAddress, RayJobs
+from inferay.jobs.ray_jobs import RayJobs
 from inferay.ray_head import RayHead, known_ray
+from inferay.serve.applications import ServeApplications
+from inferay.serve.edge.client import EdgeClient
+
+T = TypeVar("T")
 
 #: How long requests under way get when the control plane is told to stop.
 SHUTDOWN_S = 5
@@ -67,7 +74,8 @@ def serve(port: int, url: str) -> None:
     context = Context(
         database=database, workspace=workspace, url=url, machine=Machine.this(),
         workers_max=int(workers_max) if workers_max else None,
-        is_embedded=head is None or bool(head.temp_dir), ray=_ray_of(workspace),
+        is_embedded=head is None or bool(head.temp_dir), ray=_of_head(workspace, RayJobs),
+        serve=_of_head(workspace, ServeApplications), edge=_edge_of(workspace),
     )
     reconciler = Reconciler(context)
     reconciler.start()
@@ -82,12 +90,12 @@ def serve(port: int, url: str) -> None:
         database.close()
 
 
-def _ray_of(workspace: Workspace) -> Callable[[], RayJobs]:
-    """Return a function that gives the job API of the Ray head of now."""
-    known: dict[RayHead, RayJobs] = {}
+def _of_head(workspace: Workspace, make: Callable[[RayAddress], T]) -> Callable[[], T]:
+    """Return a function that gives an API of the Ray head of now."""
+    known: dict[RayHead, T] = {}
     lock = threading.Lock()
 
-    def ray() -> RayJobs:
+    def api() -> T:
         head = known_ray(workspace)
         if head is None:
             raise Unavailable("no Ray runs; run `inferay up`", code="RayUnavailable")
@@ -95,10 +103,28 @@ def _ray_of(workspace: Workspace) -> Callable[[], RayJobs]:
             if head not in known:
                 known.clear()   # another thread may be using it: it is closed when nobody does
                 token = Path(head.token_path) if head.token_path else None
-                known[head] = RayJobs(RayAddress(head.gcs, head.dashboard, token))
+                known[head] = make(RayAddress(head.gcs, head.dashboard, token))
             return known[head]
 
-    return ray
+    return api
+
+
+def _edge_of(workspace: Workspace) -> Callable[[], EdgeClient]:
+    """Return a function that gives the management API of the edge of now."""
+    known: dict[str, EdgeClient] = {}
+    lock = threading.Lock()
+
+    def edge() -> EdgeClient:
+        url = edge_url(workspace)
+        if url is None:
+            raise Unavailable("no edge runs; run `inferay up`", code="EdgeUnavailable")
+        with lock:
+            if url not in known:
+                known.clear()   # as above
+                known[url] = EdgeClient(url, workspace.edge_secret.read_text().strip())
+            return known[url]
+
+    return edge
 
 
 if __name__ == "__main__":

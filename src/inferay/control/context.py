@@ -13,6 +13,8 @@ from inferay.config import Workspace
 from inferay.control.database import Database
 from inferay.engine.batch.memory import machine_bytes
 from inferay.jobs.ray_jobs import RayJobs
+from inferay.serve.applications import ServeApplications
+from inferay.serve.edge.client import EdgeClient
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,11 @@ class Context:
         workers_max: Workers of one job at most on this machine, or None for its cores.
         is_embedded: Whether Ray runs on this machine alone, started with the workspace.
         ray: Returns the Ray job API of now; it changes when a head is restarted.
+        serve: Returns Ray Serve's API of now; likewise.
+        edge: Returns the management API of the workspace's edge.
         checkpoint: Called with a name before each step that changes something; tests crash there.
         wake: Set when there is something to do.
+        publishing: Held while rows are read and told to the edge: what is told later is newer.
     """
 
     database: Database
@@ -62,5 +67,8 @@ class Context:
     workers_max: int | None
     is_embedded: bool
     ray: Callable[[], RayJobs]
+    serve: Callable[[], ServeApplications]
+    edge: Callable[[], EdgeClient]
     checkpoint: Callable[[str], None] = lambda name: None
     wake: threading.Event = field(default_factory=threading.Event)
+    publishing: threading.Lock = field(default_factory=threading.Lock)

@@ -13,6 +13,7 @@ from inferay.config import ARTIFACT_DATASTORE, BLOB_DATASTORE, Workspace
 from inferay.control import assets, storage
 from inferay.control.context import Context
 from inferay.control.notices import deployment_notices
+from inferay.control.online import check_kind
 from inferay.control.operations import Steps, begin
 from inferay.control.tables import Compute, Datastore, Deployment, Endpoint, Job, Operation, now
 from inferay.engine.batch.formats import check_format
@@ -40,9 +41,12 @@ def put_endpoint(
 
     Raises:
         InvalidInput: The name or the body is wrong, or its default deployment does not exist.
+        Conflict: An online endpoint has the name.
     """
     entity = from_rest(BatchEndpoint, name, body)
     row = session.get(Endpoint, name)
+    if row is not None:
+        check_kind(row, "batch")
     default = entity.defaults.deployment_name
     if default is not None and session.get(Deployment, (name, default)) is None:
         raise InvalidInput(
@@ -167,12 +171,9 @@ def get_endpoint(session: Session, name: str) -> Endpoint:
         NotFound: There is none, or it is being deleted.
     """
     row = session.get(Endpoint, name)
-    if row is None or row.state == "Deleting":
-        raise NotFound(
-            f"there is no batch endpoint '{name}'"
-            + nearest(name, session.scalars(select(Endpoint.name))),
-            target=name,
-        )
+    if row is None or row.kind != "batch" or row.state == "Deleting":
+        names = session.scalars(select(Endpoint.name).where(Endpoint.kind == "batch"))
+        raise NotFound(f"there is no batch endpoint '{name}'{nearest(name, names)}", target=name)
     return row
 
 

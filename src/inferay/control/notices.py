@@ -8,6 +8,7 @@ side. What was clamped, ignored or is missing is said in a notice, a line each.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
@@ -15,12 +16,13 @@ import yaml
 from sqlalchemy.orm import Session
 
 from inferay.control import assets
-from inferay.control.context import Context
+from inferay.control.context import Context, Machine
 from inferay.control.tables import Asset, Compute
 from inferay.engine.batch.memory import MB, WORKER_MEMORY, worker_memory_bytes
 from inferay.engine.batch.spec import WorkerSpec
 from inferay.engine.resources import (
     BatchDeployment,
+    CommonDeployment,
     Environment,
     InstanceType,
     from_rest,
@@ -88,18 +90,9 @@ def workers_of(
         gpu = gpu_share(gpus, concurrency)
         return WorkerSpec(wanted, share, gpu, threads, memory_bytes), notices
     machine = context.machine
-    if gpus > machine.gpus and entity.properties.get(ALLOW_CPU) != "true":
-        raise InvalidInput(
-            f"instance type {size.name if size else ''} has {gpus} GPUs and this machine "
-            f'{machine.gpus}; set properties: {{{ALLOW_CPU}: "true"}} to run on CPUs',
-            target="/properties/resources/instanceType",
-        )
+    if size is not None:
+        notices += fit(machine, size, entity.properties)
     cpus = min(size.cpus, machine.cpus) if size else machine.cpus
-    if size and size.cpus > machine.cpus:
-        notices.append(
-            f"instance type {size.name} has {size.cpus} CPUs and this machine {machine.cpus}; "
-            f"{machine.cpus} are used"
-        )
     limit = context.workers_max or machine.cores
     if wanted > limit:
         notices.append(
@@ -124,8 +117,28 @@ def workers_of(
     return WorkerSpec(count, share, num_gpus, threads, memory_bytes), notices
 
 
+def fit(machine: Machine, size: InstanceType, properties: Mapping[str, str]) -> list[str]:
+    """Return what is said of an instance type that is larger than this one machine.
+
+    Raises:
+        InvalidInput: It has GPUs that are not here.
+    """
+    if size.gpus > machine.gpus and properties.get(ALLOW_CPU) != "true":
+        raise InvalidInput(
+            f"instance type {size.name} has {size.gpus} GPUs and this machine "
+            f'{machine.gpus}; set properties: {{{ALLOW_CPU}: "true"}} to run on CPUs',
+            target="/properties/resources/instanceType",
+        )
+    if size.cpus <= machine.cpus:
+        return []
+    return [
+        f"instance type {size.name} has {size.cpus} CPUs and this machine {machine.cpus}; "
+        f"{machine.cpus} are used"
+    ]
+
+
 def deployment_notices(context: Context, session: Session, entity: BatchDeployment) -> list[str]:
-    """Return what the author of a deployment should know.
+    """Return what the author of a batch deployment should know.
 
     Raises:
         NotFound: Its environment does not exist.
@@ -139,6 +152,16 @@ def deployment_notices(context: Context, session: Session, entity: BatchDeployme
             "defines it)"
         )
     notices += workers_of(context, session, entity)[1]
+    return notices + environment_notices(session, entity)
+
+
+def environment_notices(session: Session, entity: CommonDeployment) -> list[str]:
+    """Return what a deployment's environment declares and is not here.
+
+    Raises:
+        NotFound: It does not exist.
+    """
+    notices = []
     environment = environment_of(session, entity)
     if environment is None and entity.environment is not None:
         notices.append(
@@ -154,7 +177,7 @@ def deployment_notices(context: Context, session: Session, entity: BatchDeployme
     return notices
 
 
-def environment_of(session: Session, entity: BatchDeployment) -> Asset | None:
+def environment_of(session: Session, entity: CommonDeployment) -> Asset | None:
     """Return the registered environment that a deployment names; None for a curated one or none.
 
     Raises:

@@ -2,12 +2,14 @@
 
 A step is idempotent. After it, the row says so; a crash between any two points is followed by the
 same step once more. A step that explains its failure (an `InferayError`) fails the operation at
-once; any other error is tried again a few times, for it may be the machine's.
+once; any other error is tried again a few times, for it may be the machine's. A step that has to
+wait for something holds no thread: it says `NotYet`, and its operation is driven on next turn.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,11 +31,18 @@ WORKERS = 4
 #: Tries of a step that fails without an explanation.
 TRIES_MAX = 3
 
+#: Between two tries of a step that waits.
+WAIT_S = 0.25
+
 #: A step takes the context and the operation, and returns once its work is durable.
 Step = Callable[[Context, Operation], None]
 
 #: Called once with the error when an operation fails, in the transaction that says so.
 OnFailure = Callable[[Session, Operation, InferayError], None]
+
+
+class NotYet(Exception):
+    """Raised by a step that waits: it is taken again next turn; the step itself has the limit."""
 
 
 class Steps:
@@ -82,6 +91,7 @@ class Runner:
         self._steps = steps
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="operation")
         self._under_way: dict[str, Future[None]] = {}
+        self._waiting_since_s: dict[str, float] = {}
 
     def run_due(self) -> None:
         """Begin what is to be done and is not under way; does not block."""
@@ -89,8 +99,9 @@ class Runner:
             del self._under_way[key]
             if (error := done.exception()) is not None:
                 log.error("operation %s could not be driven on", key, exc_info=error)
+        recent_s = time.monotonic() - WAIT_S
         for key in self.due():
-            if key not in self._under_way:
+            if key not in self._under_way and self._waiting_since_s.get(key, recent_s) <= recent_s:
                 self._under_way[key] = self._pool.submit(self.drive, key)
 
     def due(self) -> list[str]:
@@ -100,7 +111,8 @@ class Runner:
             return list(session.scalars(query.order_by(Operation.sequence)))
 
     def drive(self, key: str) -> None:
-        """Carry out an operation's remaining steps; blocks."""
+        """Carry out an operation's remaining steps until one has to wait; blocks."""
+        self._waiting_since_s.pop(key, None)
         while (operation := self._running(key)) is not None:
             steps = self._steps.steps[operation.kind]
             if operation.step == len(steps):
@@ -110,6 +122,9 @@ class Runner:
             self._context.checkpoint(f"{operation.kind}:{operation.step}:before")
             try:
                 step(self._context, operation)
+            except NotYet:
+                self._waiting_since_s[key] = time.monotonic()
+                return
             except InferayError as error:
                 self._fail(key, error)
                 return

@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 
 from inferay.config import Workspace
-from inferay.control import assets, endpoints, jobs
+from inferay.control import assets, endpoints, jobs, online_steps
 from inferay.control.context import Context
+from inferay.control.fleet import Fleet
 from inferay.control.operations import Runner, Steps
 from inferay.edge_process import revive_edge
 from inferay.errors import InferayError
@@ -27,13 +28,13 @@ LOOK_S = 2.0
 def all_steps() -> Steps:
     """Return the steps of every kind of operation."""
     steps = Steps()
-    for module in (assets, endpoints, jobs):
+    for module in (assets, endpoints, jobs, online_steps):
         module.add_steps(steps)
     return steps
 
 
 class Reconciler:
-    """Runs the loop on a thread of its own, and the care for the Ray head and the edge."""
+    """Runs the loop on a thread of its own, and the cares for what may block: Ray and the edge."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -46,10 +47,17 @@ class Reconciler:
             threading.Thread(target=self._look_after, args=one, name=one[0], daemon=True)
             for one in (("Ray head", revive_ray), ("edge", revive_edge))
         ]
+        fleet = Fleet(context)
+        self._fleet = [
+            threading.Thread(target=self._keep_true, args=[turn], name=name, daemon=True)
+            for name, turn in (("edge-table", fleet.turn_edge), ("serve", fleet.turn_serve))
+        ]
 
     def start(self) -> None:
         """Start the loop."""
         self._thread.start()
+        for one in self._fleet:
+            one.start()
         for care in self._cares[0 if self._context.is_embedded else 1:]:
             care.start()
 
@@ -70,6 +78,13 @@ class Reconciler:
             except Exception:   # the loop must outlive any one turn's trouble
                 log.exception("a turn of the loop failed")
                 time.sleep(TURN_S)
+
+    def _keep_true(self, turn: Callable[[], None]) -> None:
+        while not self._stopping.wait(TURN_S):
+            try:
+                turn()
+            except Exception:   # as above
+                log.exception("a turn of the fleet failed")
 
     def _look_after(self, name: str, revive: Callable[[Workspace], bool]) -> None:
         """Start what belongs to the workspace again if it died."""

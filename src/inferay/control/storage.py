@@ -12,17 +12,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cryptography.fernet import Fernet, InvalidToken
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from inferay.config import ARTIFACT_DATASTORE, Workspace
 from inferay.control.context import Context
+from inferay.control.sealing import seal, unseal
 from inferay.control.tables import Datastore, Job
 from inferay.control.tokens import Principal
 from inferay.engine.resources import Datastore as DatastoreEntity
 from inferay.engine.storage import Access, Place, is_remote, resolve
-from inferay.errors import Conflict, InferayError, InvalidInput, NotAuthorized
+from inferay.errors import Conflict, InvalidInput, NotAuthorized
 from inferay.processes import write_private
 
 #: The secret part of an s3 datastore, and what it may do without.
@@ -78,8 +78,7 @@ def seal_secrets(workspace: Workspace, entity: DatastoreEntity) -> str | None:
         )
     token = given.session_token.get_secret_value() if given.session_token else ""
     values = (given.access_key_id, given.secret_access_key.get_secret_value(), token)
-    plain = json.dumps(dict(zip(_SECRETS, values, strict=True)))
-    return _cipher(workspace).encrypt(plain.encode()).decode()
+    return seal(workspace, dict(zip(_SECRETS, values, strict=True)))
 
 
 def roots(session: Session) -> dict[str, str]:
@@ -162,24 +161,9 @@ def write_access(workspace: Workspace, job: str, access: Access) -> Path | None:
 def _place(workspace: Workspace, store: Datastore) -> Place:
     secrets: dict[str, str] = {}
     if store.secrets is not None:
-        try:
-            secrets = json.loads(_cipher(workspace).decrypt(store.secrets.encode()))
-        except InvalidToken:
-            raise InferayError(
-                f"the credentials of the datastore '{store.name}' cannot be decrypted: "
-                f"{workspace.storage_key} is not the key that they were stored with; create the "
-                "datastore again",
-                code="CredentialsUnreadable", target=store.name,
-            ) from None
+        secrets = unseal(workspace, store.secrets, f"the datastore '{store.name}'")
     return Place(
         root_of(store.properties), store.properties.get("endpointUrl") or "",
         store.properties.get("region") or "", **secrets,
     )
 
-
-def _cipher(workspace: Workspace) -> Fernet:
-    path = workspace.storage_key
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_private(path, Fernet.generate_key())
-    return Fernet(path.read_bytes())

@@ -5,7 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, Index, String, UniqueConstraint, text
+from sqlalchemy import (
+    JSON,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    String,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -28,7 +36,14 @@ class Timed:
 
 
 class Endpoint(Timed, Base):
-    """An endpoint, and the REST properties that it was put with."""
+    """An endpoint, and the REST properties that it was put with.
+
+    Attributes:
+        kind: `batch` or `online`; names are unique over both.
+        secrets: The keys of an online endpoint that has some, encrypted.
+        key_digests: What the edge knows of them: the primary's, the secondary's.
+        token_version: The `ver` of an online endpoint's tokens; another one ends them all.
+    """
 
     __tablename__ = "endpoints"
 
@@ -37,12 +52,16 @@ class Endpoint(Timed, Base):
     tags: Mapped[dict[str, Any]] = mapped_column(default=dict)
     properties: Mapped[dict[str, Any]] = mapped_column(default=dict)
     state: Mapped[str] = mapped_column(String(16))
+    secrets: Mapped[str | None]
+    key_digests: Mapped[list[str]] = mapped_column(default=list, server_default=text("'[]'"))
+    token_version: Mapped[int] = mapped_column(default=1, server_default=text("1"))
 
 
 class Deployment(Timed, Base):
     """A deployment of an endpoint.
 
     Attributes:
+        instances: Of an online one: what its body declared; its scale settings may override it.
         error: Why its state is Failed, as Azure's error object.
         notices: What was accepted although it means less here than its author may think.
     """
@@ -56,6 +75,29 @@ class Deployment(Timed, Base):
     state: Mapped[str] = mapped_column(String(16))
     error: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     notices: Mapped[list[str]] = mapped_column(default=list)
+    instances: Mapped[int | None]
+
+
+class Revision(Timed, Base):
+    """A version of an online deployment that shall run: the rows are what Ray Serve is told.
+
+    Attributes:
+        application: What `applications.read_application` reads.
+        is_live: Whether it takes the deployment's requests; one at most does.
+    """
+
+    __tablename__ = "revisions"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["endpoint", "deployment"], ["deployments.endpoint", "deployments.name"]
+        ),
+    )
+
+    endpoint: Mapped[str] = mapped_column(String(64), primary_key=True)
+    deployment: Mapped[str] = mapped_column(String(255), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    application: Mapped[dict[str, Any]] = mapped_column()
+    is_live: Mapped[bool] = mapped_column(default=False)
 
 
 class Asset(Timed, Base):

@@ -22,12 +22,39 @@ from inferay.engine.storage import datastore_uri, is_remote, redacted
 #: Parts of a job's progress that a list of jobs does not tell.
 _LONG = ("workers", "slowest")
 
+#: Azure's answers name a region.
+LOCATION = "local"
+
 #: What stands before every resource id: Azure's ids name a workspace too.
 ROOT = "/workspaces/default"
 
 
+def online_endpoint_view(row: Endpoint, url: str) -> dict[str, Any]:
+    """Return an online endpoint; Azure's SDK needs its two rules."""
+    address = f"{url}/endpoints/{row.name}"
+    properties = row.properties | {
+        "scoringUri": f"{address}/score",
+        "swaggerUri": f"{address}/swagger.json",
+        "provisioningState": row.state,
+    }
+    view = _resource(row, f"onlineEndpoints/{row.name}", row.name, properties, row.tags)
+    return view | {"kind": "Managed", "location": LOCATION}
+
+
+def online_deployment_view(row: Deployment) -> dict[str, Any]:
+    """Return an online deployment, with its error if it failed and its notices."""
+    properties = row.properties | {"provisioningState": row.state}
+    if row.error is not None:
+        properties["error"] = row.error
+    path = f"onlineEndpoints/{row.endpoint}/deployments/{row.name}"
+    return _resource(row, path, row.name, properties, row.tags) | {
+        "sku": {"name": "Default", "capacity": row.instances}, "location": LOCATION,
+        "notices": row.notices,
+    }
+
+
 def endpoint_view(row: Endpoint, url: str) -> dict[str, Any]:
-    """Return an endpoint."""
+    """Return a batch endpoint."""
     properties = row.properties | {
         "scoringUri": f"{url}/endpoints/{row.name}/jobs",
         "swaggerUri": f"{url}/openapi.json",

@@ -36,7 +36,8 @@ router = APIRouter(prefix="/v1")
 def list_endpoints(context: Ctx, who: Reader) -> dict[str, Any]:
     """Return the batch endpoints, by name."""
     with context.database.read() as session:
-        rows = session.scalars(select(Endpoint).order_by(Endpoint.name).limit(PAGE))
+        query = select(Endpoint).where(Endpoint.kind == "batch")
+        rows = session.scalars(query.order_by(Endpoint.name).limit(PAGE))
         return {"value": [endpoint_view(row, context.url) for row in rows]}
 
 
