@@ -35,6 +35,31 @@ class DeploymentRoute:
 
 
 @dataclass(frozen=True)
+class TrustedKey:
+    """A public key of an issuer of tokens outside, and what its tokens have to say.
+
+    Attributes:
+        issuer: Their `iss`.
+        audience: Their `aud`.
+        id: Their `kid`.
+        algorithm: Their `alg`, such as RS256; no other is taken with this key.
+        pem: The public key.
+    """
+
+    issuer: str
+    audience: str
+    id: str
+    algorithm: str
+    pem: str
+
+    @property
+    def digest(self) -> str:
+        """Tells it from every other."""
+        parts = (self.issuer, self.audience, self.id, self.algorithm, self.pem)
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
 class EndpointRoute:
     """An endpoint's credentials and rule.
 
@@ -45,6 +70,7 @@ class EndpointRoute:
         traffic: Percent by deployment; 100 in sum, or 0.
         mirror: Percent of the requests that a deployment gets a copy of.
         deployments: What its requests may reach, at 0 % also.
+        trusted_keys: Of issuers outside, whose tokens open it as well where tokens do.
     """
 
     name: str
@@ -53,6 +79,7 @@ class EndpointRoute:
     traffic: Mapping[str, int] = field(default_factory=dict)
     mirror: Mapping[str, int] = field(default_factory=dict)
     deployments: tuple[DeploymentRoute, ...] = ()
+    trusted_keys: tuple[TrustedKey, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +98,7 @@ class RoutingTable:
         return cls(tuple(
             EndpointRoute(**one | {
                 "key_digests": tuple(one["key_digests"]),
+                "trusted_keys": tuple(TrustedKey(**each) for each in one["trusted_keys"]),
                 "deployments": tuple(DeploymentRoute(**each) for each in one["deployments"]),
             })
             for one in values["endpoints"]

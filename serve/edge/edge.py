@@ -11,6 +11,7 @@ import hmac
 import json
 import logging
 import os
+import re
 import resource
 import secrets
 import shutil
@@ -341,7 +342,8 @@ class Edge:
         token_key = self.config.token_key
         token = Path(token_key).read_text().strip() if token_key else None
         return render.configuration(
-            self.config, Secrets(self._secret, token), self._shape, servers, files=self._files,
+            self.config, Secrets(self._secret, token), self._shape,
+            render.trusted_keys(self._table), servers, files=self._files,
             socket=self._haproxy.runtime_socket, connections_max=_connections_max(),
             threads=min(os.cpu_count() or 1, THREADS_MAX),
         )
@@ -360,6 +362,8 @@ class Edge:
         self._files.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name, entries in self._maps().items():
             self._write_map(name, entries)
+        for digest, key in render.trusted_keys(self._table).items():
+            _write(self._files / f"{digest}.pem", key.pem.encode())
         for status in render.ERROR_BODIES:
             _write(self._files / f"{status}.http", render.error_file(status).encode())
         _write(self._files / "public.pem", self._certificate())
@@ -410,6 +414,13 @@ class Edge:
 THREADS_MAX = 8
 
 
+#: Of tokens of issuers outside: what a public key verifies.
+ALGORITHMS = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512")
+
+#: What may stand between quotes in HAProxy's configuration as itself.
+_IN_A_RULE = re.compile(r"[A-Za-z0-9._~:/?@!&()*+,;=%|-]{1,512}")
+
+
 def check_names(table: RoutingTable) -> None:
     """Check that names in a table are names: they become lines of maps.
 
@@ -422,6 +433,14 @@ def check_names(table: RoutingTable) -> None:
         for name in names:
             if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
                 raise InvalidInput(f"'{name}' cannot be a name in the routing table")
+        for key in endpoint.trusted_keys:
+            for text in (key.issuer, key.audience, key.id):
+                if not _IN_A_RULE.fullmatch(text):
+                    raise InvalidInput(f"'{text}' cannot be said of a token in the routing table")
+            if key.algorithm not in ALGORITHMS:
+                raise InvalidInput(
+                    f"algorithm: expected one of {', '.join(ALGORITHMS)}, got '{key.algorithm}'"
+                )
 
 
 def _takes_requests(seen: Seen | None) -> bool:

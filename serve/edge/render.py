@@ -15,7 +15,7 @@ from pathlib import Path
 from string import Template
 
 from inferay.serve.edge.config import EdgeConfig
-from inferay.serve.routing import DeploymentRoute, EndpointRoute, RoutingTable
+from inferay.serve.routing import DeploymentRoute, EndpointRoute, RoutingTable, TrustedKey
 from inferay.serve.server.limits import BODY_BYTES_MAX
 
 #: Of HAProxy's buffers: 64 KiB of a body that may be sent again, its headers, and what rules add.
@@ -82,7 +82,8 @@ def maps_of(table: RoutingTable, slots: Mapping[Revision, int]) -> dict[str, dic
         name = endpoint.name
         token = endpoint.token_version
         maps["endpoints"][name] = "key" if token is None else f"token:{token}"
-        maps["keys"] |= {f"{name}/{digest}": "1" for digest in endpoint.key_digests}
+        opens = [*endpoint.key_digests, *(one.digest for one in endpoint.trusted_keys)]
+        maps["keys"] |= {f"{name}/{digest}": "1" for digest in opens}
         routes = _routes(endpoint, slots)
         maps["deployments"] |= {f"{name}/{key}": value for key, value in routes.items()}
         maps["split"] |= {
@@ -97,6 +98,12 @@ def maps_of(table: RoutingTable, slots: Mapping[Revision, int]) -> dict[str, dic
             for place, (target, share) in enumerate(targets) for number in range(share)
         }
     return maps
+
+
+def trusted_keys(table: RoutingTable) -> dict[str, TrustedKey]:
+    """Return the keys of issuers outside, by digest; a new one takes a reload."""
+    found = {one.digest: one for endpoint in table.endpoints for one in endpoint.trusted_keys}
+    return dict(sorted(found.items()))
 
 
 def mirrors_of(table: RoutingTable) -> int:
@@ -124,8 +131,9 @@ def _hundred(traffic: Mapping[str, int]) -> list[str]:
 
 
 def configuration(
-    config: EdgeConfig, secrets: Secrets, shape: Shape, servers: Mapping[int, Sequence[Server]],
-    *, files: Path, socket: Path, connections_max: int, threads: int,
+    config: EdgeConfig, secrets: Secrets, shape: Shape, trusted: Mapping[str, TrustedKey],
+    servers: Mapping[int, Sequence[Server]], *, files: Path, socket: Path,
+    connections_max: int, threads: int,
 ) -> str:
     """Return the text of haproxy.cfg.
 
@@ -133,6 +141,7 @@ def configuration(
         config: The edge's own.
         secrets: What it knows.
         shape: How much there is room for.
+        trusted: Keys of issuers outside; each is a file of its digest's name.
         servers: The replicas by slot; they can change without this text.
         files: The folder of the maps, the certificate and the error files.
         socket: Of HAProxy's runtime API.
@@ -150,7 +159,7 @@ def configuration(
         error_files="\n".join(
             f"    errorfile {status} {files}/{status}.http" for status in ERROR_BODIES
         ),
-        token_rules=_token_rules(secrets.token) if secrets.token else "",
+        token_rules=_token_rules(secrets.token, trusted, files),
         mirror_rules=_mirror_rules(shape.mirrors, files),
         control_rule="" if config.control_port is None else "    default_backend control",
         backends="\n".join([
@@ -186,23 +195,53 @@ def _mirror_rules(count: int, files: Path) -> str:
     return "\n".join(f"    http-request {line}" for line in lines)
 
 
-def _token_rules(key: str) -> str:
-    query = "var(txn.bearer),jwt_payload_query"
-    return "\n".join(f"    http-request {rule} if {{ var(txn.rule) -m beg token: }}" for rule in (
+def _token_rules(own: str | None, trusted: Mapping[str, TrustedKey], files: Path) -> str:
+    """Return how a token opens an endpoint: its own, or of an issuer that the endpoint trusts.
+
+    The algorithm is the key's, never the token's choice.
+    """
+    is_token = "{ var(txn.rule) -m beg token: }"
+    query, header = "var(txn.bearer),jwt_payload_query", "var(txn.bearer),jwt_header_query"
+    rules = [f"{rule} if {is_token}" for rule in (
         "set-var(txn.now) date()",
         f"set-var(txn.seconds_left) {query}('$.exp','int'),sub(txn.now)",
-        f"set-var(txn.version) {query}('$.ver','int')",
-        "set-var(txn.wanted) str(token:),concat(,txn.version)",
-        f"set-var(txn.audience) {query}('$.aud')",
-        "set-var(txn.own) str(endpoint:),concat(,txn.endpoint)",
-    )) + "\n" + (
-        "    http-request set-var(txn.open) str(1) if { var(txn.rule),strcmp(txn.wanted) eq 0 } "
-        "{ var(txn.bearer),jwt_header_query('$.alg') -m str HS256 } "
-        f"{{ var(txn.bearer),jwt_verify(HS256,\"{key}\") -m int 1 }} "
-        "{ var(txn.seconds_left) -m int gt 0 } { var(txn.audience),strcmp(txn.own) eq 0 } "
-        f"{{ {query}('$.iss') -m str {TOKEN_ISSUER} }}"
-    )
+        f"set-var(txn.seconds_until) {query}('$.nbf','int'),sub(txn.now)",
+    )]
+    is_fresh = ("{ var(txn.seconds_left) -m int gt 0 } "
+                f"!{{ var(txn.seconds_until) -m int gt {CLOCK_SKEW_S} }}")
+    if own is not None:
+        rules += [f"{rule} if {is_token}" for rule in (
+            f"set-var(txn.version) {query}('$.ver','int')",
+            "set-var(txn.wanted) str(token:),concat(,txn.version)",
+            f"set-var(txn.audience) {query}('$.aud')",
+            "set-var(txn.own) str(endpoint:),concat(,txn.endpoint)",
+        )]
+        rules.append(
+            "set-var(txn.open) str(1) if { var(txn.rule),strcmp(txn.wanted) eq 0 } "
+            f"{{ {header}('$.alg') -m str HS256 }} "
+            f"{{ var(txn.bearer),jwt_verify(HS256,\"{own}\") -m int 1 }} {is_fresh} "
+            "{ var(txn.audience),strcmp(txn.own) eq 0 } "
+            f"{{ {query}('$.iss') -m str {TOKEN_ISSUER} }}"
+        )
+    for digest, key in trusted.items():
+        rules.append(
+            f"set-var(txn.digest) str({digest}) if {is_token} {is_fresh} "
+            f"{{ {header}('$.kid') -m str \"{key.id}\" }} "
+            f"{{ {header}('$.alg') -m str {key.algorithm} }} "
+            f"{{ var(txn.bearer),jwt_verify({key.algorithm},\"{files}/{digest}.pem\") -m int 1 }} "
+            f"{{ {query}('$.iss') -m str \"{key.issuer}\" }} "
+            f"{{ {query}('$.aud') -m str \"{key.audience}\" }}"
+        )
+    if trusted:
+        rules.append(
+            "set-var(txn.open) var(txn.endpoint),concat(/,txn.digest),"
+            f"map_str({files}/keys.map) if {is_token}"
+        )
+    return "\n".join(f"    http-request {rule}" for rule in rules)
 
+
+#: Clocks of issuers outside differ.
+CLOCK_SKEW_S = 60
 
 #: `iss` of the endpoints' own tokens.
 TOKEN_ISSUER = "inferay"

@@ -12,7 +12,13 @@ import httpx
 import pytest
 import uvicorn
 
-from inferay.serve.routing import DeploymentRoute, EndpointRoute, RoutingTable, digest_of
+from inferay.serve.routing import (
+    DeploymentRoute,
+    EndpointRoute,
+    RoutingTable,
+    TrustedKey,
+    digest_of,
+)
 from tests.edges import RunningEdge, started, wait_until
 
 KEY = "the-primary-key"
@@ -112,7 +118,7 @@ def endpoint(
     name: str = "e", key: str = KEY, *, traffic: dict[str, int] | None = None,
     mirror: dict[str, int] | None = None, deployments: dict[str, str] | None = None,
     requests_max: int = 64, timeout_s: float = 5.0, is_retried: bool = False,
-    token_version: int | None = None,
+    token_version: int | None = None, trusted_keys: tuple[TrustedKey, ...] = (),
 ) -> EndpointRoute:
     """Return a route; deployments are names with their revisions."""
     return EndpointRoute(
@@ -120,6 +126,7 @@ def endpoint(
         {"blue": 100} if traffic is None else traffic, mirror or {},
         tuple(DeploymentRoute(one, revision, requests_max, timeout_s, is_retried)
               for one, revision in (deployments or {"blue": "1"}).items()),
+        trusted_keys,
     )
 
 
