@@ -110,6 +110,7 @@ def loaded_by(code: str) -> set[str]:
     "inferay", "inferay.errors", "inferay.config", "inferay.engine", "inferay.engine.batch",
     "inferay.engine.batch.child", "inferay.engine.batch.process", "inferay.engine.batch.driver",
     "inferay.engine.batch.pool", "inferay.engine.batch.spec", "inferay.engine.scoring.script",
+    "inferay.serve.mirror.sender", "inferay.serve.mirror.review",
 ])
 def test_light_modules_import_nothing_heavy(module: str) -> None:
     assert loaded_by(f"import {module}") == set()

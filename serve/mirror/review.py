@@ -72,7 +72,10 @@ def report_of(
         copies = _copies(
             sample.counts, sample.unreadable, 2.0 ** -sample.level_min, review.other_revisions
         )
-        reason = None if review.pairs else _reason(live, shadow, copies, mirror_percent)
+        reason = None
+        if not review.pairs:
+            is_older = sample.has_log and not sample.counts
+            reason = _reason(live, shadow, copies, mirror_percent, is_older=is_older)
         return review.report(live, shadow, copies, reason, live_revision)
     raise Unavailable(f"the pairs of '{live}' and '{shadow}' changed while they were read: retry")
 
@@ -255,7 +258,9 @@ def _copies(
     )
 
 
-def _reason(live: str, shadow: str, copies: Copies, mirror_percent: int | None) -> str:
+def _reason(
+    live: str, shadow: str, copies: Copies, mirror_percent: int | None, *, is_older: bool
+) -> str:
     """Return why there is no pair, and what to do."""
     if copies.other_revisions:
         return (
@@ -271,6 +276,11 @@ def _reason(live: str, shadow: str, copies: Copies, mirror_percent: int | None) 
         return (
             f"no mirror traffic to '{shadow}' is set: "
             f"online-endpoint update --mirror-traffic \"{shadow}=10\""
+        )
+    if is_older:
+        return (
+            f"the pairs that there are were answered by an earlier revision of '{live}'; no copy "
+            f"was sent to '{shadow}' since"
         )
     return f"no request that '{live}' has answered was copied to '{shadow}' yet"
 

@@ -57,6 +57,7 @@ class Context:
         edge: Returns the management API of the workspace's edge.
         checkpoint: Called with a name before each step that changes something; tests crash there.
         wake: Set when there is something to do.
+        reporting: Held while pairs are read for a report, which costs a processor for seconds.
         publishing: Held while rows are read and told to the edge: what is told later is newer.
     """
 
@@ -71,4 +72,5 @@ class Context:
     edge: Callable[[], EdgeClient]
     checkpoint: Callable[[str], None] = lambda name: None
     wake: threading.Event = field(default_factory=threading.Event)
+    reporting: threading.Lock = field(default_factory=threading.Lock)
     publishing: threading.Lock = field(default_factory=threading.Lock)

@@ -26,6 +26,7 @@ from inferay.control.operations import NotYet, Steps
 from inferay.control.tables import Deployment, Endpoint, Operation, Revision, now
 from inferay.errors import Conflict, InferayError, Unavailable, UserCodeError
 from inferay.serve.edge.client import EdgeState
+from inferay.serve.mirror.pairs import remove_pairs
 from inferay.serve.replica_spec import ApplicationSpec
 
 #: A replica's process takes seconds to start, whatever its probe says.
@@ -154,6 +155,7 @@ def _drop_deployment(context: Context, operation: Operation) -> None:
         for table, column in ((Revision, Revision.deployment), (Deployment, Deployment.name)):
             session.execute(delete(table).where(table.endpoint == endpoint, column == name))
     shutil.rmtree(context.workspace.online_logs(endpoint, name), ignore_errors=True)
+    remove_pairs(context.workspace.pairs_folder(endpoint), name)
 
 
 def _on_endpoint_failure(session: Session, operation: Operation, error: InferayError) -> None:

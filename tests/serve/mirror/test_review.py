@@ -212,6 +212,7 @@ def test_an_empty_report_says_why(tmp_path: Path) -> None:
     assert reason(mirror_percent=10) == (
         "'green' has answered none of 3 copies (dropped: queue_full 2; failed: timed_out 1)"
     )
+    assert "earlier revision of 'blue'" in (reason(live_revision="r2") or "")
     write(tmp_path, 2, {"revision": "old"})
     assert "earlier revision of 'green'" in (reason(shadow_revision="new") or "")
     json.dumps(report_of(tmp_path, "blue", "red").to_dict(), allow_nan=False)

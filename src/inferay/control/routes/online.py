@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 from sqlalchemy import select
 
 from inferay.control import online as service
 from inferay.control.credentials import issue_token, keys_of, utc
 from inferay.control.online_logs import read_logs
+from inferay.control.online_reports import shadow_report
 from inferay.control.routes.common import (
     PAGE,
     Admin,
@@ -31,8 +32,13 @@ from inferay.engine.resources import (
     RegenerateKeysBody,
     parse_body,
 )
+from inferay.serve.mirror.compare import Tolerance
+from inferay.serve.mirror.review import WORST
 
 router = APIRouter(prefix="/v1/onlineEndpoints")
+
+#: Pairs that a report may show: a body of each may have 2,000 characters.
+WORST_MAX = 100
 
 
 @router.get("")
@@ -96,6 +102,23 @@ def get_token(context: Ctx, who: Caller, name: str) -> dict[str, Any]:
     who.check_scorer(name)
     with context.database.read() as session:
         return dict(issue_token(context.workspace, service.get_endpoint(session, name), utc()))
+
+
+@router.get("/{name}/shadowReport")
+def get_shadow_report(
+    context: Ctx, who: Reader, name: str, live: str, shadow: str,
+    absolute_tolerance: Annotated[
+        float, Query(alias="absoluteTolerance", ge=0, allow_inf_nan=False)
+    ] = 0.0,
+    relative_tolerance: Annotated[
+        float, Query(alias="relativeTolerance", ge=0, allow_inf_nan=False)
+    ] = 0.0,
+    worst: Annotated[int, Query(ge=0, le=WORST_MAX)] = WORST,
+) -> dict[str, Any]:
+    """Return what two deployments' answers to the same requests show."""
+    tolerance = Tolerance(absolute_tolerance, relative_tolerance)
+    report = shadow_report(context, name, live, shadow, tolerance=tolerance, worst=worst)
+    return report.to_dict()
 
 
 @router.get("/{endpoint}/deployments")
