@@ -16,6 +16,9 @@ from pathlib import Path
 #: Of the file and of the older one that it replaces.
 BYTES_MAX = 16 << 20
 
+#: Logs of one folder, those of replicas that are gone included: more than run at once.
+LOGS_MAX = 200
+
 #: Between two looks at the file's size: what is printed in between may exceed the limit.
 LOOK_S = 0.5
 
@@ -38,6 +41,7 @@ class ReplicaLog:
         self._older = path.with_name(f"{path.name}.1")
         self._bytes_max = bytes_max
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_oldest(path.parent, LOGS_MAX - 1)
         file = self._open()
         print(f"What this replica prints is in {path}", file=sys.stderr, flush=True)
         if isinstance(sys.stdout, io.TextIOWrapper):   # lines come as they are printed
@@ -66,3 +70,16 @@ class ReplicaLog:
             except OSError as error:
                 # The disk may be full or the folder gone: the next look tries again.
                 print(f"the log {self._path} cannot be rotated: {error}", file=sys.stderr)
+
+
+def _remove_oldest(folder: Path, kept: int) -> None:
+    """Remove what was written longest ago: replicas come and go with the load."""
+    def written_s(path: Path) -> float:
+        try:
+            return path.stat().st_mtime
+        except FileNotFoundError:   # another replica does the same
+            return 0.0
+
+    found = sorted(folder.glob("*.log*"), key=written_s)
+    for path in found[:max(0, len(found) - kept)]:
+        path.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -61,3 +62,16 @@ print("the last line")
     assert said == "the last line\n"
     assert (tmp_path / "logs" / "one.log.1").read_text().startswith("part 1")
     assert len(list((tmp_path / "logs").iterdir())) == 2
+
+
+def test_logs_of_replicas_that_are_long_gone_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    for number in range(250):
+        path = tmp_path / "logs" / f"{number}.log"
+        path.touch()
+        os.utime(path, (1e9 + number, 1e9 + number))
+    run(tmp_path, "print('new')")
+    names = {path.name for path in (tmp_path / "logs").iterdir()}
+    assert len(names) == 200
+    assert {"one.log", "249.log"} <= names
+    assert "0.log" not in names
