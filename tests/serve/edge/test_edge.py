@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import httpx
 import pytest
 
 from inferay.errors import InvalidInput
 from inferay.serve.routing import DeploymentRoute, EndpointRoute, RoutingTable
-from tests.edges import RunningEdge, wait_until
+from tests.edges import RunningEdge, started, wait_until
+from tests.http_site import Site
 from tests.serve.edge.conftest import KEY, Stage, endpoint
 
 
@@ -82,6 +84,15 @@ def test_an_unknown_endpoint_is_not_found(stage: Stage, auth: dict[str, str]) ->
         answer = http.post("/endpoints/nobody/score", headers=auth)
     assert answer.status_code == 404
     assert answer.json()["error"]["message"] == "there is no such online endpoint"
+
+
+def test_what_is_no_route_of_a_container_is_the_control_planes(site: Site, tmp_path: Path) -> None:
+    theirs = ("/endpoints/e/jobs", "/endpoints/e/score/x", "/v1/batchEndpoints/e")
+    site.files.update({path: path.encode() for path in theirs})
+    port = int(site.url.rpartition(":")[2])
+    with started(tmp_path, control_port=port) as edge, edge.http() as http:
+        assert [http.get(path).text for path in theirs] == list(theirs)
+        assert "no such online endpoint" in http.get("/endpoints/e/score").text
 
 
 def test_traffic_is_split_by_its_weights(stage: Stage, auth: dict[str, str]) -> None:
