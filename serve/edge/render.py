@@ -226,11 +226,11 @@ def _token_rules(own: str | None, trusted: Mapping[str, TrustedKey], files: Path
     for digest, key in trusted.items():
         rules.append(
             f"set-var(txn.digest) str({digest}) if {is_token} {is_fresh} "
-            f"{{ {header}('$.kid') -m str \"{key.id}\" }} "
+            f"{{ {header}('$.kid') -m str -- \"{key.id}\" }} "
             f"{{ {header}('$.alg') -m str {key.algorithm} }} "
             f"{{ var(txn.bearer),jwt_verify({key.algorithm},\"{files}/{digest}.pem\") -m int 1 }} "
-            f"{{ {query}('$.iss') -m str \"{key.issuer}\" }} "
-            f"{{ {query}('$.aud') -m str \"{key.audience}\" }}"
+            f"{{ {query}('$.iss') -m str -- \"{key.issuer}\" }} "
+            f"{{ {query}('$.aud') -m str -- \"{key.audience}\" }}"
         )
     if trusted:
         rules.append(

@@ -95,6 +95,16 @@ def test_what_is_no_route_of_a_container_is_the_control_planes(site: Site, tmp_p
         assert "no such online endpoint" in http.get("/endpoints/e/score").text
 
 
+def test_a_secret_may_begin_as_an_option_of_haproxy_does(tmp_path: Path) -> None:
+    (tmp_path / "edge").mkdir()
+    (tmp_path / "edge" / "state.json").write_text(json.dumps({
+        "secret": "-f", "table": RoutingTable().to_dict(), "replicas": [], "failures": [],
+        "slots": [], "shape": [1, 1],
+    }))
+    with started(tmp_path) as edge, edge.http() as http:
+        assert http.get("/endpoints/e/score").status_code == 404
+
+
 def test_traffic_is_split_by_its_weights(stage: Stage, auth: dict[str, str]) -> None:
     stage.add("b1", "e", "blue")
     stage.add("g1", "e", "green")
