@@ -32,6 +32,9 @@ TOOK_MS = b"x-inferay-took-ms"
 ADMISSION_S = 5.0
 _LOOK_S = 0.005
 
+#: Requests that wait for it at once; a stranger's flood shall not.
+ADMISSION_MAX = 256
+
 _RUN_MS = b"x-ms-run-fn-exec-ms"
 
 
@@ -72,6 +75,7 @@ class Guard:
         self._secret: bytes | None = None
         self.meter = Meter()
         self.is_expecting = False
+        self._waiting = 0
 
     def admit(self, secret: str) -> None:
         """Answer requests that carry the secret, from now on; any thread."""
@@ -114,11 +118,18 @@ class Guard:
         return self._secret is not None and compare_digest(given, self._secret)
 
     async def _passes_soon(self, given: bytes) -> bool:
+        """Return whether it is the secret that a registration under way brings."""
+        if not given or self._waiting >= ADMISSION_MAX:
+            return False
         until_s = time.monotonic() + ADMISSION_S
-        while self.is_expecting and given and time.monotonic() < until_s:
-            await asyncio.sleep(_LOOK_S)
-            if self._may_pass(given):
-                return True
+        self._waiting += 1
+        try:
+            while self.is_expecting and time.monotonic() < until_s:
+                await asyncio.sleep(_LOOK_S)
+                if self._may_pass(given):
+                    return True
+        finally:
+            self._waiting -= 1
         return self._may_pass(given)
 
     def _signed(self, send: Send) -> Send:

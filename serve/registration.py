@@ -36,6 +36,10 @@ ANSWER_S = 5.0
 #: How long a failure is told to an edge that does not listen.
 FAILURE_S = 5.0
 
+#: How long a silent edge is told that a replica leaves: a restart of it takes less. After that its
+#: HAProxy finds the port closed, and sends requests elsewhere.
+LEAVE_S = 10.0
+
 #: Of a shutdown: what is left for ending the server once the edge has let go.
 STOP_S = 5.0
 
@@ -171,16 +175,20 @@ class Registration:
             self._has_ended.wait(ANNOUNCE_S if is_in else RETRY_S)
 
     def _leave(self, until_s: float) -> None:
+        silent_until_s = time.monotonic() + LEAVE_S
         while time.monotonic() < until_s:
             try:
                 if self._edge.leave(self._id):
                     return
+                silent_until_s = time.monotonic() + LEAVE_S
+                time.sleep(_LOOK_S)
             except _EdgeSilent as silent:
                 if not self._is_in.is_set():   # it never sent us anything
                     return
-                _log.warning("the edge is not told that this replica leaves: %s", silent)
+                if time.monotonic() >= silent_until_s:
+                    _log.warning("the edge was not told that this replica leaves: %s", silent)
+                    return
                 time.sleep(RETRY_S)
-            time.sleep(_LOOK_S)
 
 
 class _EdgeSilent(Exception):

@@ -103,6 +103,24 @@ def test_a_request_that_is_faster_than_the_registrations_answer_waits_for_it(
     assert answer.json() == "early"
 
 
+def test_a_flood_of_strangers_does_not_wait_for_a_registration(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inferay.serve.guard.ADMISSION_MAX", 2)
+    replica = start("def run(data):\n    return data\n")
+    replica.guard.is_expecting = True
+    with ThreadPoolExecutor(6) as threads:
+        calls = [
+            threads.submit(replica.client.get, "/", headers={"x-inferay-edge": "a guess"})
+            for _ in range(6)
+        ]
+        while sum(call.done() for call in calls) < 4:
+            time.sleep(0.001)
+        assert sum(call.done() for call in calls) == 4   # two wait
+        replica.guard.is_expecting = False
+        assert {call.result().status_code for call in calls} == {503}
+
+
 def test_user_code_sees_nothing_of_the_edges_marks(echo: Replica) -> None:
     seen = echo.client.post("/score", content=b"1", headers=MARKED).json()[1]
     assert "Host" in seen

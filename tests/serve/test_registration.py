@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -177,6 +178,28 @@ def test_a_replica_joins_an_edge_that_starts_after_it_and_stays_in_one_that_rest
         load.wait_for(20)
         wait_until(lambda: edge.replica("early") is not None, "it to be known again")
     assert set(load.seen) == {"200"}
+
+
+def test_a_replica_whose_edge_is_gone_leaves_all_the_same(
+    edge: RunningEdge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inferay.serve.registration.LEAVE_S", 0.5)
+    registration = Registration(replica_spec(
+        tmp_path, ECHO, edge_url=edge.management,
+        credential=edge.credential("digits", "blue", "r1"),
+    ), "last")
+    with socket.create_server(("127.0.0.1", 0)) as port:
+        assert registration.join(
+            "127.0.0.1", port.getsockname()[1], counters=dict, on_asking=lambda is_asking: None,
+            on_admitted=lambda admission: None,
+        )
+    edge.end(signal.SIGUSR1)
+    began_s = time.monotonic()
+    assert registration.leave_and_drain(lambda: 0)
+    assert time.monotonic() - began_s < 5
+    edge.start()
+    assert registration.leave_and_drain(lambda: 0)   # again
+    assert edge.replica("last") is None
 
 
 def test_without_an_edge_joining_gives_up_and_says_so_and_leaving_is_quick(tmp_path: Path) -> None:
