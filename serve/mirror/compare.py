@@ -48,15 +48,15 @@ class Comparison:
     Attributes:
         kind: The gravest difference; None if the bodies agree.
         path: Where the first difference of that kind is, or "".
-        live: What stands there, shortened; likewise `shadow`.
+        live: What stands there, for `told`; likewise `shadow`.
         largest: The greatest distance of two numbers; infinite if one of them is.
         numbers: (path, live, shadow) of all numbers that both bodies have.
     """
 
     kind: str | None = None
     path: str = ""
-    live: str = ""
-    shadow: str = ""
+    live: Any = ""
+    shadow: Any = ""
     largest: float = 0.0
     numbers: list[tuple[str, float, float]] = field(default_factory=list)
 
@@ -64,7 +64,7 @@ class Comparison:
         """Take note of a difference; the gravest kind stays, the first of its kind."""
         if self.kind is None or _GRAVITY[kind] > _GRAVITY[self.kind]:
             self.kind, self.path = kind, path
-            self.live, self.shadow = _told(live), _told(shadow)
+            self.live, self.shadow = live, shadow
 
 
 
@@ -101,7 +101,7 @@ def shorten(text: str, characters_max: int = SHOWN_CHARACTERS) -> str:
     return text if len(text) <= characters_max else f"{text[:characters_max]}…"
 
 
-def _told(value: Any) -> str:
+def told(value: Any) -> str:
     """Return what people are told of a value of JSON."""
     if isinstance(value, list):
         return f"a list of {len(value)}"

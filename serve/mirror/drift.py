@@ -108,9 +108,13 @@ class Drift:
         return [_summary(path, output) for path, output in self._outputs.items()]
 
     def _output(self, path: str) -> _Output:
-        if path not in self._outputs and len(self._outputs) >= PATHS_MAX:
-            path = OTHERS
-        return self._outputs.setdefault(path, _Output())
+        found = self._outputs.get(path)
+        if found is not None:
+            return found
+        if len(self._outputs) < PATHS_MAX:
+            found = self._outputs[path] = _Output()
+            return found
+        return self._outputs.setdefault(OTHERS, _Output())
 
 
 def _summary(path: str, found: _Output) -> OutputDrift:

@@ -19,8 +19,8 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,8 @@ ACTIVE_S = 60.0
 
 LEVEL_MAX = 24
 
-_HEAD = ".head"
+#: What the name of a process's head ends with.
+HEAD = ".head"
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
@@ -233,7 +234,7 @@ class _Files:
 
         Where it is gone, so are the other files, which are made anew.
         """
-        path = self._folder / f"{self._stamp}{_HEAD}"
+        path = self._folder / f"{self._stamp}{HEAD}"
         if not path.exists():
             self._folder.mkdir(parents=True, exist_ok=True)
             self.close()
@@ -268,8 +269,8 @@ class _Files:
         """Divide one half among the processes that write; of the others keep the newest half."""
         self._until_sweep_bytes = SWEEP_BYTES
         now_s, active, ended = self._now_s(), 1, []
-        for stamp, paths in _by_stamp(self._folder).items():
-            sizes, times = _sizes_and_times(paths)
+        for stamp, paths in by_stamp(self._folder).items():
+            sizes, times = sizes_and_times(paths)
             if stamp != self._stamp and sizes:
                 if now_s - max(times) < ACTIVE_S:
                     active += 1
@@ -284,7 +285,7 @@ class _Files:
                     path.unlink(missing_ok=True)
 
 
-def _by_stamp(folder: Path) -> dict[str, list[Path]]:
+def by_stamp(folder: Path) -> dict[str, list[Path]]:
     """Return the files of each process, in order of their names."""
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
@@ -292,86 +293,10 @@ def _by_stamp(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _sizes_and_times(paths: list[Path]) -> tuple[list[int], list[float]]:
+def sizes_and_times(paths: list[Path]) -> tuple[list[int], list[float]]:
+    """Return the sizes, and the times of the last writes, of those that are still there."""
     stats = []
     for path in paths:
         with contextlib.suppress(FileNotFoundError):   # another process has swept it away
             stats.append(path.stat())
     return [one.st_size for one in stats], [one.st_mtime for one in stats]
-
-
-@dataclass
-class Sample:
-    """The pairs of two deployments that every process has kept, and what was not seen.
-
-    Attributes:
-        level_min: One pair in 2**level_min is in the sample.
-        counts: Of copies, by process.
-        has_log: Whether a replica has ever written here.
-        unreadable: Lines that a crash has torn; complete when `pairs` has ended.
-    """
-
-    level_min: int = 0
-    counts: list[dict[str, Any]] = field(default_factory=list)
-    has_log: bool = False
-    unreadable: int = 0
-    _paths: list[Path] = field(default_factory=list)
-
-    def pairs(self) -> Iterator[Pair]:
-        """Read the pairs, one after the other.
-
-        Raises:
-            FileNotFoundError: A replica has dropped some of them meanwhile: read a new sample.
-        """
-        for path in self._paths:
-            with path.open("rb") as lines:
-                for line in lines:
-                    try:
-                        yield _pair_of(json.loads(line))
-                    except (ValueError, KeyError, TypeError):
-                        self.unreadable += 1
-
-
-def read_sample(folder: Path, live_revision: str | None = None) -> Sample:
-    """Return what can be read of a folder now.
-
-    Args:
-        folder: From `folder_of`; it need not exist.
-        live_revision: Only pairs of this revision; None for all.
-    """
-    sample = Sample()
-    if not folder.is_dir():
-        return sample
-    groups: list[list[Path]] = []
-    for paths in _by_stamp(folder).values():
-        head = _read_head(paths)
-        if head is None:
-            continue
-        sample.has_log = True
-        if live_revision in (None, head["revision"]):
-            sample.level_min = max(sample.level_min, head["level_min"])
-            sample.counts.append(head["counts"])
-            groups.append(paths)
-    sample._paths = [
-        path for paths in groups for path in paths
-        if path.suffix[1:].isdigit() and int(path.suffix[1:]) >= sample.level_min
-    ]
-    return sample
-
-
-def _read_head(paths: list[Path]) -> dict[str, Any] | None:
-    for path in paths:
-        if path.suffix == _HEAD:
-            try:
-                head: dict[str, Any] = json.loads(path.read_text())
-            except (FileNotFoundError, ValueError):   # swept away; or a machine that crashed
-                return None
-            return head
-    return None
-
-
-def _pair_of(values: dict[str, Any]) -> Pair:
-    return Pair(
-        values["id"], values["at"], Body.from_dict(values["request"]),
-        Answered.from_dict(values["live"]), Answered.from_dict(values["shadow"]),
-    )

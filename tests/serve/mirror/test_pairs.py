@@ -18,9 +18,9 @@ from inferay.serve.mirror.pairs import (
     PairLog,
     folder_of,
     level_of,
-    read_sample,
     remove_pairs,
 )
+from inferay.serve.mirror.sample import read_sample
 from tests.serve.mirror.shadows import exchange
 
 ANSWER = Answered(200, 0.02, 0.01, "application/json", body_of(b"[2]", 100), "r9")
@@ -40,8 +40,8 @@ def write(log: PairLog, count: int, body: bytes = b"[1]") -> list[str]:
     return ids
 
 
-def ids_in(folder: Path, **wanted: str) -> list[str]:
-    sample = read_sample(folder_of(folder, "blue", "green"), **wanted)
+def ids_in(folder: Path, live_revision: str | None = None) -> list[str]:
+    sample = read_sample(folder_of(folder, "blue", "green"), live_revision)
     return [pair.request_id for pair in sample.pairs()]
 
 

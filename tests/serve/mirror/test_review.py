@@ -190,6 +190,15 @@ def test_a_report_of_a_log_says_what_it_did_not_see(tmp_path: Path) -> None:
     )
 
 
+def test_of_many_pairs_a_sample_is_read(tmp_path: Path) -> None:
+    write(tmp_path, 1000)
+    whole = report_of(tmp_path, "blue", "green")
+    some = report_of(tmp_path, "blue", "green", bytes_max=100_000)
+    assert (whole.pairs, whole.copies.sampled) == (1000, 1.0)
+    assert some.copies.sampled < 1
+    assert some.pairs == pytest.approx(1000 * some.copies.sampled, rel=0.3)
+
+
 def test_pairs_of_other_revisions_are_left_out(tmp_path: Path) -> None:
     write(tmp_path, 5, {"revision": "old"})
     write(tmp_path, 3, {"revision": "new"})

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from inferay.serve.mirror import lane
-from inferay.serve.mirror.pairs import Pair, PairLog, folder_of, read_sample
+from inferay.serve.mirror.pairs import Pair, PairLog, folder_of
+from inferay.serve.mirror.sample import read_sample
 from inferay.serve.mirror.sender import Mirror
 from tests.serve.mirror.shadows import answer, exchange, hang, say, shadow, wait_until
 
