@@ -15,15 +15,23 @@ from tests.services import skip_without
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
-def test_jobs_under_kills_of_workers_drivers_and_a_node_end_exact() -> None:
-    said = run_trials(first=8, count=2)
+@pytest.fixture(scope="module")
+def said() -> str:
+    """What three trials said, on one cluster: every script and every kind of fault but one.
+
+    The last one is on S3; where there is no server for it, it is left out.
+    """
+    return run_trials(first=23, count=2 if radosgw.missing_program() else 3)
+
+
+def test_jobs_under_kills_of_workers_drivers_and_a_node_end_exact(said: str) -> None:
     assert "rows on local" in said
     assert "table on local" in said
 
 
-def test_a_job_on_s3_under_kills_and_failed_requests_ends_exact() -> None:
+def test_a_job_on_s3_under_kills_and_failed_requests_ends_exact(said: str) -> None:
     skip_without(radosgw.missing_program())
-    assert "rows on s3 (with its input, 2% faults)" in run_trials(first=58, count=1)
+    assert "files on s3 (with its input, 2% faults)" in said
 
 
 def run_trials(*, first: int, count: int) -> str:
