@@ -8,7 +8,7 @@ import sys
 import inferay
 from inferay.cli.connection import disconnect
 from inferay.cli.parser import Groups, Parser
-from inferay.errors import EXIT_INTERRUPTED, InferayError, JobError, exit_code
+from inferay.errors import EXIT_INTERRUPTED, InferayError, JobError, UserCodeError, exit_code
 
 #: Characters of an error message; what it repeats may be as long as a file.
 MESSAGE_CHARS_MAX = 2_000
@@ -51,7 +51,7 @@ def tell(error: InferayError) -> None:
     """Print an error: the user's own traceback first, then one line of ours."""
     if getattr(error, "was_shown", False):
         return
-    if isinstance(error, JobError) and error.details:
+    if isinstance(error, (JobError, UserCodeError)) and error.details:
         print(error.details.rstrip(), file=sys.stderr)
     from inferay.engine.resources.wording import clipped
 
@@ -60,13 +60,13 @@ def tell(error: InferayError) -> None:
 
 def build() -> Parser:
     """Return the whole grammar."""
-    from inferay.cli import assets, endpoints, jobs, workspace
+    from inferay.cli import assets, endpoints, jobs, online, workspace
 
     about = "Inference endpoints on Ray, with Azure ML's words."
     parser = Parser(prog="inferay", description=about)
     parser.add_argument("--version", action="version", version=f"inferay {inferay.__version__}")
     groups = Groups(parser)
-    for module in (workspace, endpoints, jobs, assets):
+    for module in (workspace, online, endpoints, jobs, assets):
         module.add(groups)
     return parser
 

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import builtins
-import hashlib
-import json
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from inferay.client.http import Http, segment
+from inferay.client.inline import body_of
 from inferay.client.jobs import Job, output_data
-from inferay.client.resources import Assets, Named, check_not_failed, upload, wait_for, wire
+from inferay.client.resources import Named, check_not_failed, upload, wait_for, wire
 from inferay.engine.resources import (
     BatchDeployment,
     BatchEndpoint,
     BatchJobBody,
-    Code,
-    Environment,
-    Model,
     from_rest,
     is_local_path,
     parse_body,
@@ -159,11 +154,7 @@ class BatchDeployments:
         deployment = resolve_local_paths(deployment)
         address = self._address(str(deployment.endpoint_name), deployment.name)
         self._http.get(f"/v1/batchEndpoints/{segment(str(deployment.endpoint_name))}")
-        body = to_rest(
-            deployment, code_id=self._register_code(deployment),
-            model_id=self._register_model(deployment),
-            environment_id=self._register_environment(deployment),
-        )
+        body = body_of(self._http, deployment)
         view, operation = self._http.put_waited(address, body)
         if operation is not None and (wait or set_default):
             wait_for(self._http, operation)
@@ -201,37 +192,6 @@ class BatchDeployments:
         """Return a deployment's jobs, newest first."""
         found = self._http.get(f"{self._address(endpoint_name, name)}/jobs")["value"]
         return [Job(self._http, view) for view in found]
-
-    def _register_code(self, deployment: BatchDeployment) -> str | None:
-        code = deployment.code_configuration
-        if code is None or not is_local_path(code.code):
-            return None
-        entity = Code(name=str(uuid.uuid4()), version="1", path=code.code)
-        registered = Assets(self._http, "codes", Code).create_or_update(entity)
-        return f"azureml:{registered.name}:{registered.version}"
-
-    def _register_model(self, deployment: BatchDeployment) -> str | None:
-        model = deployment.model
-        if not isinstance(model, Model):
-            return None
-        if model.name is None:
-            model = model.model_copy(update={
-                "name": f"{deployment.endpoint_name}-{deployment.name}", "version": None,
-            })
-        registered = Assets(self._http, "models", Model).create_or_update(model)
-        return f"azureml:{registered.name}:{registered.version}"
-
-    def _register_environment(self, deployment: BatchDeployment) -> str | None:
-        environment = deployment.environment
-        if not isinstance(environment, Environment):
-            return None
-        if environment.name is None:
-            content = json.dumps(to_rest(environment), sort_keys=True)
-            digest = hashlib.sha256(content.encode()).hexdigest()[:32]
-            update = {"name": "CliV2AnonymousEnvironment", "version": digest}
-            environment = environment.model_copy(update=update)
-        registered = Assets(self._http, "environments", Environment).create_or_update(environment)
-        return f"azureml:{registered.name}:{registered.version}"
 
     def _entity(self, endpoint_name: str, view: dict[str, Any]) -> BatchDeployment:
         entity = from_rest(

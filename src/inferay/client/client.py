@@ -7,6 +7,7 @@ from pathlib import Path
 from inferay.client.batch import BatchDeployments, BatchEndpoints
 from inferay.client.http import Address, Http
 from inferay.client.jobs import Jobs
+from inferay.client.online import OnlineDeployments, OnlineEndpoints
 from inferay.client.resources import Assets, Named
 from inferay.engine.resources import Compute, Data, Datastore, Environment, Model
 from inferay.errors import InvalidInput
@@ -35,6 +36,8 @@ class Client:
         self.jobs = Jobs(self.http)
         self.batch_endpoints = BatchEndpoints(self.http)
         self.batch_deployments = BatchDeployments(self.http)
+        self.online_endpoints = OnlineEndpoints(self.http)
+        self.online_deployments = OnlineDeployments(self.http)
         self.models = Assets(self.http, "models", Model)
         self.data = Assets(self.http, "data", Data)
         self.environments = Assets(self.http, "environments", Environment)

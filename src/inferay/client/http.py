@@ -85,6 +85,10 @@ class Address:
         return cls(url, token, workspace.ca_certificate, True)
 
 
+#: The longest request that Azure allows, and its wait.
+SCORE_S = 200.0
+
+
 class Http:
     """Requests to a control plane; safe to share between threads.
 
@@ -136,6 +140,17 @@ class Http:
         """POST; as `put_waited`."""
         answer = self._send("POST", path, json=body)
         return self._json(answer), operation_of(answer)
+
+    def score(self, url: str, body: bytes, headers: dict[str, str]) -> httpx.Response:
+        """POST to a scoring URI, with credentials of its own; return the answer as it is.
+
+        Raises:
+            Unavailable: Nothing answers there.
+        """
+        try:
+            return self._client.post(url, content=body, headers=headers, timeout=SCORE_S)
+        except httpx.HTTPError as error:
+            raise self._unavailable(error) from error
 
     def text(self, path: str, **params: Any) -> bytes:
         """GET the bytes of a log or file; see `get`."""

@@ -18,7 +18,13 @@ from inferay.engine.resources import (
     resolve_local_paths,
     to_rest,
 )
-from inferay.errors import InferayError, InvalidInput, NotFound, Unavailable
+from inferay.errors import (
+    InferayError,
+    InvalidInput,
+    NotFound,
+    Unavailable,
+    UserCodeError,
+)
 
 E = TypeVar("E", bound=Entity)
 A = TypeVar("A", bound=Asset)
@@ -200,9 +206,9 @@ def check_not_failed(view: dict[str, Any]) -> None:
 
 def _failure(error: Mapping[str, Any]) -> InferayError:
     details = "\n".join(one["message"] for one in error.get("details") or []) or None
-    return InferayError(
-        error.get("message", "the operation failed"), code=error.get("code"), details=details
-    )
+    cls = UserCodeError if details else InferayError   # details are the user's own traceback
+    return cls(error.get("message", "the operation failed"), code=error.get("code"),
+               details=details)
 
 
 def wire(view: dict[str, Any]) -> dict[str, Any]:
