@@ -54,7 +54,8 @@ FROM := 0
 
 chaos: install
 	@# All pairs of crash points belong to the first part; `make test` takes a sample.
-	test $(FROM) != 0 || CRASH_PAIRS=all $(BIN)/python -m pytest -q tests/chaos/test_crash_points.py
+	test $(FROM) != 0 || CRASH_PAIRS=all $(BIN)/python -m pytest -q \
+	  tests/chaos/test_crash_points.py tests/control/test_online_crashes.py
 	PYTHONPATH=. $(BIN)/python -m tests.chaos --trials $(TRIALS) --from $(FROM)
 
 # An online endpoint under load while everything behind it dies or changes: ten minutes.

@@ -13,6 +13,7 @@ from typing import Any
 import ray
 from ray import serve
 
+from inferay.errors import InferayError
 from inferay.serve.autoscaling import IN_FLIGHT
 from inferay.serve.liveness import Liveness
 from inferay.serve.log_guard import protect_serve_handlers
@@ -20,6 +21,8 @@ from inferay.serve.member import Member
 from inferay.serve.replica_spec import ReplicaSpec
 from inferay.serve.server.app import InferenceApp
 from inferay.serve.server.hosting import Hosted
+
+_log = logging.getLogger("inferay.replica")
 
 
 class EdgeReplica:
@@ -36,7 +39,11 @@ class EdgeReplica:
         _begin_logging(found)
         host = found.host or str(ray.util.get_node_ip_address())   # type: ignore[no-untyped-call]
         replica_id = serve.get_replica_context().replica_id.unique_id
-        member = Member(found, replica_id, host=host)
+        try:
+            member = Member(found, replica_id, host=host)
+        except InferayError as error:   # Ray prints it elsewhere; people read the replica's log
+            _log.error("%s", "\n".join(filter(None, (error.details, error.message))))
+            raise
         protect_serve_handlers()   # again: what Serve's loggers lost is given back
         self._liveness = Liveness(found.liveness, lambda: member.app.is_stuck)
         self._member = member

@@ -261,7 +261,9 @@ def _serve_says(context: Context, revision: Revision) -> str:
     if found.has_failed and not revision.is_live:
         lines = found.message.splitlines() or ["Ray Serve gives no reason"]
         raise UserCodeError(
-            f"the instances of deployment '{revision.deployment}' cannot start: {lines[-1]}",
+            f"an instance of deployment '{revision.deployment}' ended while it started, and Ray "
+            f"Serve says of it: {lines[-1]}; see inferay online-deployment get-logs "
+            f"-e {revision.endpoint} -n {revision.deployment}",
             code="ReplicaFailed", target=revision.deployment, details=found.message or None,
         )
     return found.message or f"Ray Serve says {found.status}"
