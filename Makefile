@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: install demo test lint bench chaos soak lock
+.PHONY: install demo test lint bench bench-online chaos soak lock
 
 install: .venv/.installed
 
@@ -48,6 +48,22 @@ bench: .venv-bench/.installed
 	  --no-deps --no-build-isolation -e .
 	@touch $@
 
+# Online endpoints beside other servers, each peer in an environment of its own; WORKS="table mirror"
+# ROUNDS=5 SECONDS=4 measure a part, and parts of one commit gather in one table of RESULTS.md.
+PEERS := mlserver litserve bentoml mlflow
+
+bench-online: .venv-bench/.installed $(PEERS:%=.venv-bench-%/.installed)
+	PYTHONPATH=. .venv-bench/bin/python -m benchmarks.online $(WORKS) \
+	  $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS))
+
+# A peer that cannot be installed on this machine is told as such in the table.
+.venv-bench-%/.installed: benchmarks/serving/locks/%.lock
+	@echo "installing into .venv-bench-$* (a minute the first time)"
+	@$(PYTHON) -m venv .venv-bench-$*
+	@.venv-bench-$*/bin/python -m pip --disable-pip-version-check --quiet install \
+	  --require-hashes -r $< || { echo "$* cannot be installed"; rm -rf .venv-bench-$*/bin; }
+	@mkdir -p .venv-bench-$* && touch $@
+
 # Whole jobs under kills, checked byte by byte; parts of one commit add up in benchmarks/RESULTS.md.
 TRIALS := 100
 FROM := 0
@@ -71,3 +87,8 @@ lock: install
 	$(BIN)/uv pip compile pyproject.toml --extra demo --group bench --universal \
 	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	  --quiet $(UV_FLAGS) --output-file benchmarks/requirements.lock
+	@for peer in $(PEERS); do \
+	  $(BIN)/uv pip compile benchmarks/serving/locks/$$peer.in --universal --python-version 3.11 \
+	    --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet $(UV_FLAGS) \
+	    --output-file benchmarks/serving/locks/$$peer.lock || exit 1; \
+	done

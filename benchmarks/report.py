@@ -1,7 +1,8 @@
 """The tables: what was measured on one commit, in as many parts as it took, as one section.
 
-Parts are gathered in `.bench/measured.json`; each adds to it, or replaces what it measured again,
-and writes the commit's section of `RESULTS.md` anew. Sections of other commits stay as they are.
+Parts are gathered in `.bench`, a file for batch and one for online; each adds to it, or replaces
+what it measured again, and writes the commit's section of `RESULTS.md` anew. Sections of other
+commits stay as they are.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import platform
 import re
 import statistics
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +23,7 @@ import psutil
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "RESULTS.md"
-MEASURED = HERE.parent / ".bench" / "measured.json"
+MEASURED = HERE.parent / ".bench"
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,46 @@ class Peer:
 
 
 @dataclass(frozen=True)
+class Served:
+    """Ours beside another server, under one load, in turn.
+
+    Attributes:
+        name: Of the work.
+        peer: What stands beside ours.
+        what: Its tuning.
+        aim: The ratio to reach at least; None where there is none.
+        ours: Requests per second, p50 and p99 in ms, of each round.
+        theirs: The same of the other, measured in between.
+    """
+
+    name: str
+    peer: str
+    what: str
+    aim: float | None
+    ours: list[tuple[float, float, float]]
+    theirs: list[tuple[float, float, float]]
+
+    def row(self) -> str:
+        ratio = statistics.median(
+            ours[0] / theirs[0] for ours, theirs in zip(self.ours, self.theirs, strict=True)
+        )
+        aim = "-" if self.aim is None else f"{self.aim:g}"
+        rates = [
+            f"{statistics.median(one):.0f} ({min(one):.0f} to {max(one):.0f})"
+            for one in ([load[0] for load in side] for side in (self.ours, self.theirs))
+        ]
+        times = [
+            " / ".join(f"{statistics.median(load[at] for load in side):.2f}"
+                       for side in (self.ours, self.theirs))
+            for at in (1, 2)
+        ]
+        return (
+            f"| {self.name} | {self.peer}: {self.what} | {ratio:.2f} | {aim} | {rates[0]} | "
+            f"{rates[1]} | {times[0]} | {times[1]} | {len(self.ours)} |"
+        )
+
+
+@dataclass(frozen=True)
 class Figure:
     """A figure that stands alone."""
 
@@ -102,7 +144,7 @@ class Figure:
         return f"| {self.name} | {self.what} | {self.value} | {self.aim} |"
 
 
-Line = Plain | Peer | Figure
+Line = Plain | Peer | Served | Figure
 
 HEADS = {
     "Plain": (
@@ -117,7 +159,13 @@ HEADS = {
         "(range) | peer, s: median (range) | peer / engine, steady state | small job: engine, s "
         "| small job: peer, s | repetitions |",
     ),
-    "Figure": ("Figures of the driver:", "| what | how | measured | aim |"),
+    "Served": (
+        "Requests per second, through our edge with TLS, keys checked and 10 % mirrored, beside "
+        "each other server alone, without TLS and keys; the ratio is the median of the rounds':",
+        "| load | beside | ratio | aim: at least | inferay, requests/s: median (range) | beside, "
+        "requests/s: median (range) | p50, ms: inferay / beside | p99, ms | rounds |",
+    ),
+    "Figure": ("Figures that stand alone:", "| what | how | measured | aim |"),
 }
 
 
@@ -138,20 +186,27 @@ def _git(*arguments: str) -> str:
     ).stdout.strip()
 
 
-def add(lines: list[Line], seconds: float) -> str:
-    """Add the lines to the commit's section of `RESULTS.md` and return the section."""
+def add(lines: Sequence[Line], seconds: float, title: str = "Batch") -> str:
+    """Add the lines to the commit's section of `RESULTS.md` and return the section.
+
+    Args:
+        lines: What was measured.
+        seconds: What that took.
+        title: `Batch` or `Online`: a commit has a section for each.
+    """
+    kept = MEASURED / f"{title.lower()}.json"
     measured: dict[str, Any] = {}
-    if MEASURED.exists():
-        measured = json.loads(MEASURED.read_text())
+    if kept.exists():
+        measured = json.loads(kept.read_text())
     if measured.get("commit") != commit():
-        measured = {"commit": commit(), "seconds": 0.0, "lines": {}}
+        measured = {"commit": commit(), "title": title, "seconds": 0.0, "lines": {}}
     measured["seconds"] += seconds
     for line in lines:
         kind = type(line).__name__
         key = " ".join([kind, line.name, getattr(line, "peer", "")])
         measured["lines"][key] = {"kind": kind, "row": line.row(), "raw": asdict(line)}
-    MEASURED.parent.mkdir(exist_ok=True)
-    MEASURED.write_text(json.dumps(measured, indent=1))
+    MEASURED.mkdir(exist_ok=True)
+    kept.write_text(json.dumps(measured, indent=1))
     section = render(measured)
     _replace(section)
     return section
@@ -161,7 +216,8 @@ def render(measured: dict[str, Any]) -> str:
     machine = f"{os.cpu_count()} CPUs, {psutil.virtual_memory().total / 2**30:.0f} GiB, "
     machine += f"{platform.system()}, Python {platform.python_version()}"
     text = (
-        f"{_heading(measured['commit'])}\n\n{datetime.now(UTC):%Y-%m-%d}, {machine}; "
+        f"## {measured['title']}, commit {measured['commit']}\n\n"
+        f"{datetime.now(UTC):%Y-%m-%d}, {machine}; "
         f"{measured['seconds'] / 60:.0f} minutes in all.\n"
     )
     for kind, (says, head) in HEADS.items():
@@ -171,10 +227,6 @@ def render(measured: dict[str, Any]) -> str:
             rule = "|---" * (head.count("|") - 1) + "|"
             text += "\n".join(["", says, "", head, rule, *rows]) + "\n"
     return text
-
-
-def _heading(name: str) -> str:
-    return f"## Batch, commit {name}"
 
 
 def _replace(section: str) -> None:
