@@ -133,7 +133,12 @@ def _ray_serve(
     command = [sys.executable, "-m", f"{APPS}.ray_serve_app", str(port), str(replicas)]
     environment = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
     if by_haproxy:
-        environment["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
+        metrics, stats = free_ports(2)
+        environment |= {
+            "RAY_SERVE_ENABLE_HA_PROXY": "1",
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
+        }
     return Server(command, _target("ray_serve", port, "/score", model), environment)
 
 

@@ -102,9 +102,9 @@ class Connection(asyncio.Protocol):
         self._capture = Capture(ANSWER_KEPT_BYTES)
         self._timer = asyncio.get_running_loop().call_later(timeout_s, self._time_out)
         self._began_s = time.perf_counter()
-        self._transport.write(request_of(exchange, target, self.to))
-        if exchange.request_body:
-            self._transport.write(exchange.request_body)
+        self._transport.writelines((   # one system call
+            request_of(exchange, target, self.to), exchange.request_body,
+        ))
 
     def close(self) -> None:
         """Close it at once: what is in flight on it fails."""

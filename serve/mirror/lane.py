@@ -45,6 +45,9 @@ class Lane:
         timeout_s: Of a copy, once it is sent.
         where: Says where to send copies now.
         record: Writes a pair.
+
+    Attributes:
+        offered: Copies so far, whatever became of them.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class Lane:
         self._where = where
         self._record = record
         self._queue: deque[Exchange] = deque()
-        self._offered = 0
+        self.offered = 0
         self._dropped: Counter[str] = Counter()
         self._admitted = 0
         self._admitted_bytes = 0
@@ -72,7 +75,7 @@ class Lane:
 
     def offer(self, exchange: Exchange, refusal: str | None) -> None:
         """Queue a copy, or count why it is not sent: for `refusal`, or for want of room."""
-        self._offered += 1
+        self.offered += 1
         size_bytes = _size_bytes(exchange)
         held = self._admitted - self._released
         held_bytes = self._admitted_bytes - self._released_bytes
@@ -97,7 +100,7 @@ class Lane:
     def counts(self) -> dict[str, Any]:
         """Return what became of the copies so far."""
         return {
-            "offered": self._offered, "dropped": dict(self._dropped), "sent": self._sent,
+            "offered": self.offered, "dropped": dict(self._dropped), "sent": self._sent,
             "answered": self._answered, "failed": dict(self._failed),
         }
 

@@ -31,6 +31,10 @@ COMPLAIN_S = 60.0
 #: Between two looks whether what is in flight has ended.
 CLOSE_POLL_S = 0.01
 
+#: Between two looks at what waits, while copies are offered: waking this thread for each of them
+#: costs the live requests more than the copies themselves do.
+LOOK_S = 0.005
+
 #: Why a copy is not sent.
 NO_EDGE = "no_edge"
 CLOSING = "closing"
@@ -55,6 +59,7 @@ class Mirror:
         self._to: Destination | None = None
         self._is_closing = False
         self._is_woken = False
+        self._offered_before = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="mirror", daemon=True)
         self._complained_s = -COMPLAIN_S
@@ -127,7 +132,14 @@ class Mirror:
             self._log.close()
 
     def _pump(self) -> None:
-        self._is_woken = False   # first: what is offered from now on wakes this once more
+        """Send what waits, and look again soon; after nothing was offered, sleep until woken."""
+        assert self._loop is not None
+        offered = sum(lane.offered for lane in self._all())
+        if offered != self._offered_before:
+            self._offered_before = offered
+            self._loop.call_later(LOOK_S, self._pump)
+        else:
+            self._is_woken = False   # first: what is offered from now on wakes this once more
         for lane in self._all():
             lane.pump()
 
