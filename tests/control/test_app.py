@@ -34,6 +34,7 @@ POLICY: dict[tuple[str, str], str] = {
     ("POST", "/v1/onlineEndpoints/{name}/listKeys"): "admin",
     ("POST", "/v1/onlineEndpoints/{name}/regenerateKeys"): "admin",
     ("POST", "/v1/onlineEndpoints/{name}/token"): "scorer",
+    ("GET", "/v1/onlineEndpoints/{name}/shadowReport"): "reader",
     ("GET", "/v1/onlineEndpoints/{endpoint}/deployments"): "reader",
     ("GET", "/v1/onlineEndpoints/{endpoint}/deployments/{name}"): "reader",
     ("PUT", "/v1/onlineEndpoints/{endpoint}/deployments/{name}"): "admin",
