@@ -11,6 +11,8 @@ from inferay.serve.server.spec import ServerSpec
 #: Name of the one Serve deployment in an application.
 SERVE_DEPLOYMENT = "replica"
 
+_QUEUED_MAX = 1000
+
 #: Of a shutdown, beyond the longest request that may still be in flight.
 DRAIN_MARGIN_S = 15.0
 
@@ -118,12 +120,14 @@ class ApplicationSpec:
 
     Attributes:
         instances: Replicas; where `scale` is given, the first number of them.
+        renewals: How often Serve gave up on starting replicas, and shall go on all the same.
     """
 
     spec: ReplicaSpec
     instances: int = 1
     scale: Scale | None = None
     resources: ReplicaResources = field(default_factory=ReplicaResources)
+    renewals: int = 0
 
     @property
     def name(self) -> str:
@@ -135,8 +139,16 @@ class ApplicationSpec:
         return {
             "name": self.name, "import_path": "inferay.serve.app:build", "route_prefix": None,
             "args": {"spec": self.spec.to_dict(), "resources": asdict(self.resources)},
-            "deployments": [{"name": SERVE_DEPLOYMENT, **self.count}],
+            "deployments": [{"name": SERVE_DEPLOYMENT, **self.count, **self._renewal}],
         }
+
+    @property
+    def _renewal(self) -> dict[str, Any]:
+        """Any option that is another one lets Serve start replicas again; this one does nothing.
+
+        It bounds what waits for a replica through Serve, and requests do not come that way.
+        """
+        return {"max_queued_requests": _QUEUED_MAX + self.renewals} if self.renewals else {}
 
     @property
     def count(self) -> dict[str, Any]:

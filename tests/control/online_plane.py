@@ -82,6 +82,8 @@ class StandInServe:
         self.is_away = False
         #: Applications whose replicas do not start.
         self.is_stuck = False
+        #: Constructors fail.
+        self.store_is_away = False
         #: Endpoints that the edge had when an application of theirs was removed.
         self.routed_at_removal: list[str] = []
         self._wires = wires
@@ -90,11 +92,13 @@ class StandInServe:
         self._check_there()
         wanted = {one.name: one for one in applications}
         self.puts.append({name: one.to_dict() for name, one in wanted.items()})
+        # Serve goes on with what it gave up if it is told something else of it.
+        self.failed = {name: said for name, said in self.failed.items()
+                       if wanted.get(name) == self.known[name]}
         self.known |= wanted
         for name in self.containers.keys() - wanted.keys():
             self._remove(name, 0)
             del self.containers[name]
-        self.failed = {name: said for name, said in self.failed.items() if name in wanted}
         for name, one in wanted.items():
             self._bring(name, one)
 
@@ -111,12 +115,17 @@ class StandInServe:
         for name in self.containers:
             self._remove(name, 0)
         self.containers.clear()
+        self.failed.clear()
 
     def _bring(self, name: str, application: ApplicationSpec) -> None:
         ports = self.containers.setdefault(name, {})
+        if name in self.failed:
+            return
         spec = application.spec
         script = (Path(spec.server.code_dir) / spec.server.scoring_script).read_text()
-        if DIES in script:
+        if self.store_is_away:
+            self.failed[name] = "OSError: the store is away"
+        elif DIES in script:
             self.failed[name] = "The replica died unexpectedly: exit code 3"
         elif RAISES in script:
             self._tell_failure(application, script.split(RAISES)[1].splitlines()[0])
@@ -219,7 +228,8 @@ class OnlinePlane(Plane):
 
     def clear(self) -> None:
         """Delete every online endpoint, and be as at the start."""
-        self.serve.is_stuck = self.serve.is_away = self.is_edge_away = False
+        self.serve.is_stuck = self.serve.is_away = self.serve.store_is_away = False
+        self.is_edge_away = False
         for one in self.http.get("/v1/onlineEndpoints").json()["value"]:
             self.finish(self.http.delete(f"/v1/onlineEndpoints/{one['name']}"))
         self.turn()

@@ -348,6 +348,18 @@ def test_serve_is_told_again_what_it_lost(serving: OnlinePlane) -> None:
     assert serving.answered_by() == "one"
 
 
+def test_serve_is_asked_to_go_on_with_what_it_gave_up(serving: OnlinePlane) -> None:
+    serving.serve.store_is_away = True
+    serving.serve.forget()
+    serving.look_at_serve()
+    assert list(serving.serve.failed.values()) == ["OSError: the store is away"]
+    serving.serve.store_is_away = False
+    serving.look_at_serve()
+    serving.turn()
+    assert serving.serve.failed == {}
+    assert serving.answered_by() == "one"
+
+
 def test_a_control_plane_that_restarts_disturbs_nothing(
     serving: OnlinePlane
 ) -> None:

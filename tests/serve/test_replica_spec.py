@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -51,3 +52,11 @@ def test_the_number_of_replicas_is_no_argument_of_the_builder() -> None:
     scaling = other["deployments"][0]["autoscaling_config"]
     assert (scaling["min_replicas"], scaling["max_replicas"]) == (1, 3)
     assert scaling["target_ongoing_requests"] == pytest.approx(2.8)
+
+
+def test_a_renewal_changes_an_option_and_no_argument() -> None:
+    one = ApplicationSpec(SPEC)
+    renewed = replace(one, renewals=2).to_dict()
+    assert renewed["args"] == one.to_dict()["args"]
+    assert renewed["deployments"] == [{"name": "replica", "num_replicas": 1,
+                                       "max_queued_requests": 1002}]

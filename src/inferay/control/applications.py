@@ -77,7 +77,9 @@ def resolve(
 
 def write_application(application: ApplicationSpec) -> dict[str, Any]:
     """Return it as a row keeps it: it holds no secret."""
-    return asdict(application)
+    kept = asdict(application)
+    del kept["renewals"]
+    return kept
 
 
 def read_application(kept: Mapping[str, Any]) -> ApplicationSpec:

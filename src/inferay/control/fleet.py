@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from sqlalchemy import select
 
@@ -33,6 +34,10 @@ EDGE_LOOK_S = 1.0
 
 #: After Serve did not answer, or refused.
 RETRY_S = 1.0
+
+#: Serve gives up on an application whose replica could not start once. One that serves must not be
+#: lost to a model store that was away: Serve is asked again, ever less often, but this often.
+RENEWAL_S_MAX = 300.0
 
 #: Between two looks whether Serve still has its applications: gathering the answer costs it work.
 SERVE_LOOK_S = 5.0
@@ -63,6 +68,8 @@ class Fleet:
         self._edge_looked_s = self._serve_looked_s = self._serve_again_s = -math.inf
         self._declared: str | None = None
         self._said: dict[str, str] = {}
+        #: How often Serve was asked to go on with an application, and when it last was.
+        self._renewals: dict[str, tuple[int, float]] = {}
 
     def turn_edge(self) -> None:
         """Tell the edge its table if it has another one."""
@@ -89,9 +96,22 @@ class Fleet:
             self._declared = digest
             if wanted and self._clock() - self._serve_looked_s >= SERVE_LOOK_S:
                 self._serve_looked_s = self._clock()
-                if not {one.name for one in wanted} <= serve.status().keys():
-                    self._declare(serve, wanted)
+                self._look_at_serve(serve, wanted)
             self._serve_again_s = self._clock()
+
+    def _look_at_serve(self, serve: ServeApplications, wanted: list[ApplicationSpec]) -> None:
+        states = serve.status()
+        if not {one.name for one in wanted} <= states.keys():
+            self._declare(serve, wanted)
+        for name in self._live():
+            state = states.get(name)
+            if state is None or state.status != "DEPLOY_FAILED":
+                continue
+            count, since_s = self._renewals.get(name, (0, -math.inf))
+            if self._clock() - since_s >= min(SERVE_LOOK_S * 2**count, RENEWAL_S_MAX):
+                self._renewals[name] = (count + 1, self._clock())
+                log.warning("%s: Ray Serve has given up on it, and is asked to try again: %s",
+                            name, (state.message.splitlines() or ["no reason given"])[-1])
 
     def _declare(self, serve: ServeApplications, wanted: list[ApplicationSpec]) -> None:
         serve.put(wanted)
@@ -108,7 +128,18 @@ class Fleet:
             return []
         url = edge_url(self._context.workspace)
         key = self._context.workspace.registration_key.read_bytes().strip()
-        return [armed(one, edge_url=str(url), registration_key=key) for one in found]
+        return [
+            replace(
+                armed(one, edge_url=str(url), registration_key=key),
+                renewals=self._renewals.get(one.name, (0, 0.0))[0],
+            )
+            for one in found
+        ]
+
+    def _live(self) -> list[str]:
+        with self._context.database.read() as session:
+            rows = session.scalars(select(Revision).where(Revision.is_live))
+            return [read_application(row.application).name for row in rows]
 
     @contextmanager
     def _explaining(self, what: str) -> Iterator[None]:
