@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
+from inferay.control.issuers import Issuers
 from inferay.serve.routing import RoutingTable
 from tests.control.conftest import deploy
 from tests.control.online_plane import DIES, RAISES, OnlinePlane, Wires, routed
 from tests.edges import TOKEN_KEY, started
+from tests.http_site import http_site
 
 CODES = {
     "one": 'NAME = "one"', "two": 'NAME = "two"', "bad": f"{RAISES}ValueError: no weights",
@@ -195,6 +200,47 @@ def test_a_token_opens_its_endpoint_until_it_is_regenerated(
     ))
     assert serving.score(given["accessToken"]).status_code == 401
     assert serving.score(token()["accessToken"]).status_code == 200
+
+
+def test_a_token_of_an_issuer_outside_opens_the_endpoint_until_its_key_is_gone(
+    serving: OnlinePlane
+) -> None:
+    one, two = (rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2))
+    names = {"inferay.token_issuer": "https://issuer/v2.0", "inferay.token_audience": "api://me"}
+
+    def opens(key: rsa.RSAPrivateKey, kid: str, **claims: str) -> int:
+        payload = {"iss": "https://issuer/v2.0", "aud": "api://me", "exp": time.time() + 60}
+        token = jwt.encode(payload | claims, key, "RS256", {"kid": kid})
+        return serving.score(token).status_code
+
+    with http_site() as site:
+        site.files["/keys"] = key_set(k1=one)
+        properties = {**names, "inferay.jwks_uri": f"{site.url}/keys"}
+        ended = serving.put_endpoint(authMode="AADToken", properties=properties)
+        assert ended["status"] == "Succeeded"
+        assert (opens(one, "k1"), opens(two, "k1"), opens(one, "k1", aud="api://you")) == (
+            200, 401, 401,
+        )
+        site.files["/keys"] = key_set(k2=two)
+        Issuers(serving.context).turn()
+        serving.turn()
+        assert (opens(one, "k1"), opens(two, "k2")) == (401, 200)
+        del site.files["/keys"]
+        Issuers(serving.context).turn()   # an issuer that is away changes nothing
+        serving.turn()
+        assert opens(two, "k2") == 200
+        properties["inferay.jwks_uri"] = f"{site.url}/elsewhere"
+        ended = serving.put_endpoint(authMode="AADToken", properties=properties)
+        assert (ended["status"], ended["error"]["code"]) == ("Failed", "IssuerUnavailable")
+        serving.turn()
+        assert opens(two, "k2") == 401
+
+
+def key_set(**keys: rsa.RSAPrivateKey) -> bytes:
+    return json.dumps({"keys": [
+        {**jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True), "kid": kid}
+        for kid, key in keys.items()
+    ]}).encode()
 
 
 def test_an_endpoint_name_is_unique_over_batch_and_online(

@@ -13,7 +13,7 @@ from inferay.serve.server.spec import ServerSpec
 
 def endpoint(mode: str = "Key", **properties: Any) -> Endpoint:
     return Endpoint(
-        name="digits", kind="online", key_digests=["p", "s"], token_version=3,
+        name="digits", kind="online", key_digests=["p", "s"], token_version=3, trusted_keys=[],
         properties={"authMode": mode, "properties": {}, "traffic": {}, "mirrorTraffic": {},
                     **properties},
     )

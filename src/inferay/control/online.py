@@ -16,6 +16,7 @@ from inferay.config import Workspace
 from inferay.control.applications import resolve, write_application
 from inferay.control.context import Context
 from inferay.control.credentials import ensure_keys, regenerate
+from inferay.control.issuers import issuer_of
 from inferay.control.operations import begin
 from inferay.control.tables import Deployment, Endpoint, Operation, Revision, now
 from inferay.engine.resources import (
@@ -58,6 +59,9 @@ def put_endpoint(
     for rule in RULES:
         properties[rule] = {one: share for one, share in properties[rule].items() if share}
         _check_shares(session, name, rule, properties[rule])
+    issuer = issuer_of(entity.properties, uses_keys=entity.auth_mode == "key")
+    if issuer != issuer_of(before.get("properties") or {}, uses_keys=False):
+        row.trusted_keys = []   # not one request longer, whether the new ones can be fetched or not
     row.tags, row.properties = dict(entity.tags), properties
     ensure_keys(workspace, row)
     row.state = "Creating" if is_new else "Updating"

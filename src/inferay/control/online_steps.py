@@ -21,6 +21,7 @@ from inferay.control.applications import (
 )
 from inferay.control.context import Context
 from inferay.control.fleet import publish
+from inferay.control.issuers import refresh
 from inferay.control.online import live_revision
 from inferay.control.operations import NotYet, Steps
 from inferay.control.tables import Deployment, Endpoint, Operation, Revision, now
@@ -41,7 +42,9 @@ LOGS_MAX = 10
 
 def add_steps(steps: Steps) -> None:
     """Say how online endpoints and deployments are put and deleted."""
-    steps.add("online_endpoint.put", [_publish, _activate_endpoint], _on_endpoint_failure)
+    steps.add(
+        "online_endpoint.put", [_fetch_keys, _publish, _activate_endpoint], _on_endpoint_failure
+    )
     steps.add("online_endpoint.rekey", [_publish], _on_rekey_failure)
     steps.add(
         "online_endpoint.delete", [_publish, _remove_revisions, _drop_endpoint],
@@ -55,6 +58,11 @@ def add_steps(steps: Steps) -> None:
     steps.add(
         "online_deployment.delete", [_publish, _drop_deployment], _on_deployment_failure,
     )
+
+
+def _fetch_keys(context: Context, operation: Operation) -> None:
+    """Take over the keys of the issuer that the endpoint trusts, if it does."""
+    refresh(context, operation.payload["name"])
 
 
 def _publish(context: Context, operation: Operation) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from inferay.control.applications import read_application
 from inferay.control.credentials import uses_keys
 from inferay.control.tables import Deployment, Endpoint, Revision
-from inferay.serve.routing import DeploymentRoute, EndpointRoute, RoutingTable
+from inferay.serve.routing import DeploymentRoute, EndpointRoute, RoutingTable, TrustedKey
 
 #: An endpoint's property: whether a request that was sent to a replica that died is sent again.
 RETRY_SENT = "inferay.retry_sent_requests"
@@ -45,6 +45,7 @@ def endpoint_route(row: Endpoint, live: Iterable[Revision]) -> EndpointRoute:
         token_version=None if has_keys else row.token_version,
         traffic=_shares(row, "traffic", names), mirror=_shares(row, "mirrorTraffic", names),
         deployments=routes,
+        trusted_keys=() if has_keys else tuple(TrustedKey(**one) for one in row.trusted_keys),
     )
 
 

@@ -11,6 +11,7 @@ from inferay.config import Workspace
 from inferay.control import assets, endpoints, jobs, online_steps
 from inferay.control.context import Context
 from inferay.control.fleet import Fleet
+from inferay.control.issuers import Issuers
 from inferay.control.operations import Runner, Steps
 from inferay.edge_process import revive_edge
 from inferay.errors import InferayError
@@ -50,7 +51,8 @@ class Reconciler:
         fleet = Fleet(context)
         self._fleet = [
             threading.Thread(target=self._keep_true, args=[turn], name=name, daemon=True)
-            for name, turn in (("edge-table", fleet.turn_edge), ("serve", fleet.turn_serve))
+            for name, turn in (("edge-table", fleet.turn_edge), ("serve", fleet.turn_serve),
+                               ("issuers", Issuers(context).turn))
         ]
 
     def start(self) -> None:

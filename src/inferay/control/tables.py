@@ -25,7 +25,9 @@ def now() -> datetime:
 class Base(DeclarativeBase):
     """Base of all tables."""
 
-    type_annotation_map = {dict[str, Any]: JSON, list[str]: JSON}   # noqa: RUF012 (SQLAlchemy's)
+    type_annotation_map = {   # noqa: RUF012 (SQLAlchemy's)
+        dict[str, Any]: JSON, list[str]: JSON, list[dict[str, Any]]: JSON,
+    }
 
 
 class Timed:
@@ -43,6 +45,7 @@ class Endpoint(Timed, Base):
         secrets: The keys of an online endpoint that has some, encrypted.
         key_digests: What the edge knows of them: the primary's, the secondary's.
         token_version: The `ver` of an online endpoint's tokens; another one ends them all.
+        trusted_keys: Of the issuer outside whose tokens open it too, as `TrustedKey` has them.
     """
 
     __tablename__ = "endpoints"
@@ -55,6 +58,9 @@ class Endpoint(Timed, Base):
     secrets: Mapped[str | None]
     key_digests: Mapped[list[str]] = mapped_column(default=list, server_default=text("'[]'"))
     token_version: Mapped[int] = mapped_column(default=1, server_default=text("1"))
+    trusted_keys: Mapped[list[dict[str, Any]]] = mapped_column(
+        default=list, server_default=text("'[]'")
+    )
 
 
 class Deployment(Timed, Base):
