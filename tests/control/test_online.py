@@ -362,6 +362,22 @@ def test_an_endpoint_can_be_deleted_while_a_deployment_of_it_starts(serving: Onl
     assert serving.serve.containers == {}
 
 
+def test_a_deployment_can_be_deleted_while_it_starts(serving: OnlinePlane) -> None:
+    address = "/v1/onlineEndpoints/digits/deployments/green"
+    serving.serve.is_stuck = True
+    put = serving.put_deployment("green")
+    serving.turn()
+    deleted = serving.http.delete(address)
+    assert serving.http.get(address).status_code == 404
+    assert refused(serving.put_deployment("green"))[0] == 409
+    assert serving.finish(deleted)["status"] == "Succeeded"
+    assert "was deleted while it was put" in serving.finish(put)["error"]["message"]
+    serving.turn()
+    assert [name.split(".")[1] for name in serving.serve.containers] == ["blue"]
+    serving.serve.is_stuck = False
+    assert serving.finish(serving.put_deployment("green"))["status"] == "Succeeded"
+
+
 def test_the_edge_is_told_again_what_it_lost(serving: OnlinePlane) -> None:
     key = serving.keys()["primaryKey"]
     serving.wires.client.publish(RoutingTable())

@@ -82,12 +82,17 @@ def put_deployment(
     Raises:
         InvalidInput: The name or the body is wrong.
         NotFound: The endpoint, or an asset that the body names, does not exist.
-        Conflict: An asset is not ready.
+        Conflict: An asset is not ready, or the deployment is being deleted.
     """
     get_endpoint(session, endpoint)
     entity = from_rest(OnlineDeployment, name, body, endpoint_name=endpoint)
     application, notices = resolve(context, session, entity)
     row = session.get(Deployment, (endpoint, name))
+    if row is not None and row.state == "Deleting":
+        raise Conflict(
+            f"deployment '{name}' of endpoint '{endpoint}' is being deleted; wait for it",
+            code="OperationRunning", target=name,
+        )
     is_new = row is None
     row = row or Deployment(endpoint=endpoint, name=name)
     row.tags, row.instances = dict(entity.tags), entity.instance_count
@@ -161,7 +166,7 @@ def delete_endpoint(session: Session, name: str) -> Operation:
 
 
 def delete_deployment(session: Session, endpoint: str, name: str) -> Operation:
-    """Begin to delete a deployment.
+    """Begin to delete a deployment, also one that is being put: it may wait long for its instances.
 
     Raises:
         NotFound: There is none.
@@ -184,7 +189,7 @@ def delete_deployment(session: Session, endpoint: str, name: str) -> Operation:
             code="DeploymentHasTraffic", target=name,
         )
     row.state = "Deleting"
-    target = f"onlineEndpoints/{endpoint}/deployments/{name}"
+    target = f"onlineEndpoints/{endpoint}/deployments/{name}/deletion"
     return begin(session, "online_deployment.delete", target, {"endpoint": endpoint, "name": name})
 
 

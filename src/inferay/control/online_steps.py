@@ -53,11 +53,9 @@ def add_steps(steps: Steps) -> None:
     steps.add(
         "online_deployment.put",
         [_declare, _wait_until_up, _switch, _publish, _retire, _activate_deployment],
-        _on_deployment_failure,
+        _on_put_failure,
     )
-    steps.add(
-        "online_deployment.delete", [_publish, _drop_deployment], _on_deployment_failure,
-    )
+    steps.add("online_deployment.delete", [_publish, _drop_deployment], _on_delete_failure)
 
 
 def _fetch_keys(context: Context, operation: Operation) -> None:
@@ -176,11 +174,17 @@ def _on_rekey_failure(session: Session, operation: Operation, error: InferayErro
     """Leave the row: the key is another one, and the edge is told of it when it answers."""
 
 
-def _on_deployment_failure(session: Session, operation: Operation, error: InferayError) -> None:
+def _on_put_failure(session: Session, operation: Operation, error: InferayError) -> None:
     """Say so in the row, and let the revision end that did not come up; the old one serves on."""
     endpoint, name = _key(operation)
     _remove_idle(session, endpoint, name)
     row = session.get(Deployment, (endpoint, name))
+    if row is not None and row.state != "Deleting":
+        row.state, row.error = "Failed", error.as_dict()
+
+
+def _on_delete_failure(session: Session, operation: Operation, error: InferayError) -> None:
+    row = session.get(Deployment, _key(operation))
     if row is not None:
         row.state, row.error = "Failed", error.as_dict()
 
