@@ -122,7 +122,7 @@ def test_a_killed_control_plane_and_a_killed_head_lose_nothing(product: Product)
 def test_down_and_up_in_the_middle_of_a_job_lose_nothing(product: Product) -> None:
     job = product.invoke("-d", "slow")
     product.wait_for_rows(job, 3)
-    assert product.ok("down") == "ended: control plane, Ray"
+    assert product.ok("down") == "ended: edge, control plane, Ray"
     assert product.processes() == []
     assert product.ok("down") == "nothing was running"
     product.ok("up")
@@ -148,7 +148,8 @@ def test_a_jobs_processes_are_gone_when_it_has_ended(product: Product) -> None:
 
 def test_secrets_are_private_and_in_no_command_line_or_log(product: Product) -> None:
     secrets = [
-        (product.home / "secrets" / name).read_text() for name in ("admin_token", "ray_token")
+        (product.home / "secrets" / name).read_text() for name in
+        ("admin_token", "ray_token", "edge_secret", "registration_key", "token_key")
     ]
     for path in (product.home / "secrets").iterdir():
         assert path.stat().st_mode & 0o077 == 0, path
