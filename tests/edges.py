@@ -152,6 +152,7 @@ def started(folder: Path, *, control_port: int | None = None) -> Iterator[Runnin
         management_port=management_port, mirror_port=mirror_port,
         admin_secret=str(folder / "admin"), registration_key=str(folder / "registration"),
         token_key=str(folder / "token"), control_port=control_port,
+        haproxy=os.environ.get("TEST_HAPROXY"),   # the system's, to see that it does as well
     )
     config.write(folder / "config.json")
     edge = RunningEdge(config, folder, workspace.ca_certificate, process=None)   # type: ignore[arg-type]

@@ -96,14 +96,32 @@ class HAProxy:
         Raises:
             Unavailable: It refuses; it goes on as it was.
         """
-        answer = ask(self._sockets / "master", "reload")
-        if "Success=1" not in answer:
+        before = self.runtime.worker()
+        answer = self._ask_master("reload")
+        if "Success=0" in answer:
             raise Unavailable(f"HAProxy did not reload: {answer}")
         until_s = time.monotonic() + START_S
-        while not self.runtime.answers():
+        while not self._has_other_worker(before):   # 2.6 says nothing of its success
             if time.monotonic() > until_s:
-                raise Unavailable("HAProxy does not answer after its reload")
+                raise Unavailable(f"HAProxy did not reload within {START_S:g} s; see {self._log}")
             time.sleep(POLL_S)
+
+    def _ask_master(self, command: str) -> str:
+        """Return the master's answer; it does not listen while it reloads."""
+        until_s = time.monotonic() + START_S
+        while True:
+            try:
+                return ask(self._sockets / "master", command)
+            except Unavailable:
+                if time.monotonic() > until_s or not self.runs():
+                    raise
+                time.sleep(POLL_S)
+
+    def _has_other_worker(self, before: int) -> bool:
+        try:
+            return self.runtime.worker() != before
+        except Unavailable:
+            return False
 
     def stop(self) -> None:
         """End it, with what it has in flight answered; blocks."""

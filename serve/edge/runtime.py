@@ -60,6 +60,14 @@ class Runtime:
             return False
         return True
 
+    def worker(self) -> int:
+        """Return the process id of the worker that answers."""
+        for line in self._ask("show info").splitlines():
+            name, _, value = line.partition(": ")
+            if name == "Pid":
+                return int(value)
+        raise Unavailable("HAProxy does not say its process id")
+
     def replace_map(self, path: Path, entries: Mapping[str, str]) -> None:
         """Make these the map's entries, all at once."""
         answer = self._ask(f"prepare map {path}")
@@ -67,7 +75,7 @@ class Runtime:
             raise Refused(f"HAProxy: prepare map {path.name}: {answer}")
         version = answer.split(":")[1].strip()
         for chunk in _chunks(entries):
-            self._do(f"add map @{version} {path} <<\n{chunk}\n")
+            self._do(f"add map @{version} {path} <<\n{chunk}")   # and an empty line ends it
         self._do(f"commit map @{version} {path}")
 
     def servers(self) -> list[Seen]:

@@ -142,8 +142,11 @@ def test_a_request_that_was_sent_is_sent_again_where_asked_for_and_where_it_fits
         stage.edge.wait_up(f"dying-{port}")
         statuses: list[int] = []
         while not seen:   # one request reaches it; then it is out
-            answer = client.post("/endpoints/e/score", headers=auth, content=b"x" * size_bytes)
-            statuses.append(answer.status_code)
+            try:
+                answer = client.post("/endpoints/e/score", headers=auth, content=b"x" * size_bytes)
+                statuses.append(answer.status_code)
+            except httpx.RemoteProtocolError:   # HAProxy 2.6 closes the connection instead
+                statuses.append(502)
         stage.bearers[f"dying-{port}"] = stage.bearers["b1"]
         wait_until(lambda: stage.leave(f"dying-{port}"), "it to be gone")
     assert (statuses[-1] == 200) == is_answered
