@@ -118,6 +118,19 @@ def test_a_put_that_does_not_name_traffic_leaves_it(serving: OnlinePlane) -> Non
     assert serving.score(serving.keys()["primaryKey"]).status_code == 404
 
 
+@pytest.mark.parametrize(("properties", "said"), [
+    ({"inferay.retry_sent_request": "true"}, "did you mean 'inferay.retry_sent_requests'?"),
+    ({"inferay.retry_sent_requests": "yes"}, 'expected "true" or "false", got'),
+    ({"inferay.token_issuer": "x"}, "belong together"),
+])
+def test_a_property_of_ours_that_would_do_nothing_is_refused(
+    online: OnlinePlane, properties: dict[str, str], said: str
+) -> None:
+    body = {"properties": {"authMode": "AADToken", "properties": properties}}
+    status, message = refused(online.http.put("/v1/onlineEndpoints/digits", json=body))
+    assert (status, said in message) == (400, True)
+
+
 def test_a_deployment_with_traffic_is_not_deleted(serving: OnlinePlane) -> None:
     address = "/v1/onlineEndpoints/digits/deployments/blue"
     serving.finish(serving.put_deployment("green", "two"))

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 #: An endpoint's properties: the tokens' `iss` and `aud`, and where the issuer's keys are.
 ISSUER, AUDIENCE, KEYS = "inferay.token_issuer", "inferay.token_audience", "inferay.jwks_uri"
+ISSUER_PROPERTIES = (ISSUER, AUDIENCE, KEYS)
 
 #: Issuers announce new keys hours before they sign with them, and end old ones within minutes.
 REFRESH_S = 300.0
@@ -62,11 +63,11 @@ def issuer_of(properties: Mapping[str, str], *, uses_keys: bool) -> Issuer | Non
     Raises:
         InvalidInput: They name one by halves, or the endpoint is opened by keys.
     """
-    given = {name: properties[name] for name in (ISSUER, AUDIENCE, KEYS) if properties.get(name)}
+    given = {name: properties[name] for name in ISSUER_PROPERTIES if properties.get(name)}
     if not given:
         return None
     if len(given) < 3:
-        missing = next(name for name in (ISSUER, AUDIENCE, KEYS) if name not in given)
+        missing = next(name for name in ISSUER_PROPERTIES if name not in given)
         raise InvalidInput(
             f"properties: {missing}: missing; {ISSUER}, {AUDIENCE} and {KEYS} belong together",
             target="/properties/properties",
