@@ -35,7 +35,9 @@ def start(folder: Path, replica_id: str, spec: ReplicaSpec) -> Server:
         "replica": spec.to_dict(), "id": replica_id, "host": "127.0.0.1", "port": 0,
         "state": str(folder / "state.json"),
     }))
-    return Server(subprocess.Popen(
-        [sys.executable, "-m", "inferay.serve.server", str(folder / "spec.json")],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    ), folder)
+    with (folder / "stderr.txt").open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "inferay.serve.server", str(folder / "spec.json")],
+            stdout=subprocess.DEVNULL, stderr=errors, text=True,
+        )
+    return Server(process, folder)

@@ -26,12 +26,16 @@ class Tally:
     Attributes:
         outcomes: How often each status, `refused` (no connection) or `lost` (no answer) was seen.
         latencies_s: Of those answered with 200.
-        bad: When each of the others was sent, and what came of it.
+        refused_s: How long those took that were answered with 429.
+        retry_after: What these were told.
+        bad: When each that was not answered with 200 was sent, and what came of it.
         by: How often each deployment answered.
     """
 
     outcomes: Counter[str] = field(default_factory=Counter)
     latencies_s: list[float] = field(default_factory=list)
+    refused_s: list[float] = field(default_factory=list)
+    retry_after: set[str] = field(default_factory=set)
     bad: list[tuple[float, str]] = field(default_factory=list)
     by: Counter[str] = field(default_factory=Counter)
 
@@ -63,6 +67,7 @@ class OpenLoad:
         self._headers = headers
         self._tls = ssl.create_default_context(cafile=str(ca))
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._closing: list[asyncio.Future[None]] = []
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
 
@@ -87,25 +92,34 @@ class OpenLoad:
             number += 1
         await asyncio.gather(*under_way)
         for _, writer in self._idle:
-            writer.close()
+            self._close(writer)
+        await asyncio.gather(*self._closing, return_exceptions=True)
+
+    def _close(self, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+        self._closing.append(asyncio.ensure_future(writer.wait_closed()))
 
     async def _request(self) -> None:
         began_s, began_unix_s = time.monotonic(), time.time()
         try:
             async with asyncio.timeout(LIMIT_S):
-                outcome, deployment = await self._exchange()
+                outcome, headers = await self._exchange()
         except ConnectionRefusedError:
-            outcome, deployment = "refused", ""
+            outcome, headers = "refused", {}
         except (OSError, EOFError, ValueError) as error:
-            outcome, deployment = f"lost ({type(error).__name__})", ""
+            outcome, headers = f"lost ({type(error).__name__})", {}
         self.tally.outcomes[outcome] += 1
-        self.tally.by[deployment] += 1
+        self.tally.by[headers.get("azureml-model-deployment", "")] += 1
+        took_s = time.monotonic() - began_s
         if outcome == "200":
-            self.tally.latencies_s.append(time.monotonic() - began_s)
-        else:
-            self.tally.bad.append((began_unix_s, outcome))
+            self.tally.latencies_s.append(took_s)
+            return
+        self.tally.bad.append((began_unix_s, outcome))
+        if outcome == "429":
+            self.tally.refused_s.append(took_s)
+            self.tally.retry_after.add(headers.get("retry-after", ""))
 
-    async def _exchange(self) -> tuple[str, str]:
+    async def _exchange(self) -> tuple[str, dict[str, str]]:
         reader, writer = await self._connection()
         try:
             writer.write(
@@ -119,20 +133,20 @@ class OpenLoad:
             }
             await reader.readexactly(int(headers.get("content-length", "0")))
         except BaseException:
-            writer.close()
+            self._close(writer)
             raise
         if headers.get("connection") == "close":
-            writer.close()
+            self._close(writer)
         else:
             self._idle.append((reader, writer))
-        return head[0].split(" ")[1], headers.get("azureml-model-deployment", "")
+        return head[0].split(" ")[1], headers
 
     async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         while self._idle:
             reader, writer = self._idle.pop()
             if not reader.at_eof() and not writer.is_closing():
                 return reader, writer
-            writer.close()
+            self._close(writer)
         return await asyncio.open_connection(
             "127.0.0.1", self._port, ssl=self._tls, server_hostname="localhost"
         )

@@ -39,14 +39,19 @@ class Server:
 
     def end(self) -> str:
         """Wait until it has ended; return what it wrote to stderr."""
-        return self.process.communicate(timeout=START_S)[1]
+        self.process.wait(START_S)
+        return self.errors.read_text()
 
     def kill(self) -> None:
         """End it at once, if it has not ended."""
         if self.process.poll() is None:
             self.process.kill()
-        if self.process.stderr is not None and not self.process.stderr.closed:
-            self.process.communicate()
+        self.process.wait()
+
+    @property
+    def errors(self) -> Path:
+        """The file with what it wrote to stderr: a pipe that nobody reads would block it."""
+        return self.folder / "stderr.txt"
 
 
 def start(folder: Path, code: str, port: int = 0) -> Server:
@@ -62,7 +67,9 @@ def start(folder: Path, code: str, port: int = 0) -> Server:
         "spec": spec.to_dict(), "host": "127.0.0.1", "port": port,
         "state": str(folder / "state.json"),
     }))
-    return Server(subprocess.Popen(
-        [sys.executable, "-m", "inferay.serve.server", str(folder / "spec.json")],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    ), folder)
+    with (folder / "stderr.txt").open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "inferay.serve.server", str(folder / "spec.json")],
+            stdout=subprocess.DEVNULL, stderr=errors, text=True,
+        )
+    return Server(process, folder)
