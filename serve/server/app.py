@@ -37,6 +37,7 @@ _CLOSE = (b"connection", b"close")
 REASON = b"x-inferay-reason"
 TIMED_OUT = (REASON, b"request_timeout")
 BUSY = (REASON, b"too_many_pending_requests")
+TOO_LARGE = (REASON, b"body_too_large")
 
 _METHODS = {
     "/": ("GET", "HEAD"), "/swagger.json": ("GET", "HEAD"), "/score": ("GET", "POST", "OPTIONS"),
@@ -243,7 +244,7 @@ async def _read_body(scope: Scope, receive: Receive, bytes_max: int) -> bytes:
 
 def _too_large(bytes_max: int) -> Refused:
     said = f"The body of a request must not exceed {bytes_max} bytes"
-    return Refused(413, said, headers=[_CLOSE])
+    return Refused(413, said, headers=[_CLOSE, TOO_LARGE])
 
 
 async def _send_answer(send: Send, answer: Answer, ids: Headers, *, is_head: bool) -> None:

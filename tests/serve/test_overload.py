@@ -1,8 +1,10 @@
-"""Ten times the load that a replica can take: it answers what fits, and refuses the rest."""
+"""More than a replica takes, in number or in bytes: what fits is answered, the rest refused."""
 
 from __future__ import annotations
 
 import contextlib
+import socket
+import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ import psutil
 import pytest
 
 from inferay.serve.routing import DeploymentRoute, EndpointRoute, RoutingTable, digest_of
-from inferay.serve.server.limits import Limits
+from inferay.serve.server.limits import BODY_BYTES_MAX, Limits
 from tests.edges import RunningEdge, started, wait_until
 from tests.serve import replicas
 from tests.serve.server.processes import Server
@@ -23,6 +25,8 @@ KEY = "k"
 LIMITS = Limits(concurrent_requests_max=2, queue_wait_s=0.5, request_timeout_s=5.0)
 CAPACITY = 40
 OVERLOAD_S = 6.0
+
+CHUNK = b"x" * (1 << 20)
 
 
 @pytest.fixture
@@ -77,3 +81,27 @@ def test_what_does_not_fit_is_told_so_at_once_and_the_rest_is_as_fast_as_ever(
     with load(edge, CAPACITY / 4) as after:
         wait_until(lambda: len(after.tally.latencies_s) >= 20, "a normal load again")
     assert set(after.tally.outcomes) == {"200"}
+
+
+def test_a_body_in_chunks_that_does_not_end_is_413(edge: RunningEdge, replica: Server) -> None:
+    context = ssl.create_default_context(cafile=str(edge.ca))
+    sent_bytes = 0
+    with (
+        socket.create_connection(("127.0.0.1", edge.config.port), timeout=30) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as connection,
+    ):
+        connection.sendall((
+            "POST /endpoints/digits/score HTTP/1.1\r\nhost: x\r\n"
+            f"authorization: Bearer {KEY}\r\ntransfer-encoding: chunked\r\n\r\n"
+        ).encode())
+        try:
+            while sent_bytes < 2 * BODY_BYTES_MAX:
+                connection.sendall(b"%x\r\n%b\r\n" % (len(CHUNK), CHUNK))
+                sent_bytes += len(CHUNK)
+        except OSError:   # it has been answered, and closed
+            pass
+        answer = connection.recv(1 << 16)
+    assert answer.startswith(b"HTTP/1.1 413 "), answer
+    assert b'"code": "RequestTooLarge"' in answer
+    held_bytes = psutil.Process(replica.process.pid).memory_info().rss
+    assert held_bytes < 3 * BODY_BYTES_MAX
