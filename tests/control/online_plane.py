@@ -181,6 +181,7 @@ class OnlinePlane(Plane):
         self.serve = StandInServe(wires)
         self.is_edge_away = False
         super().__init__(home, ThreadJobs())
+        self.http.__enter__()   # one event loop for all its requests, not one each
         self.context.serve = lambda: self.serve   # type: ignore[assignment,return-value]
         self.context.edge = self._edge_client
         config = wires.edge.config
@@ -280,6 +281,7 @@ class OnlinePlane(Plane):
     def close(self) -> None:
         self.serve.is_away = False
         self.serve.put([])
+        self.http.__exit__()
         super().close()
 
     def _edge_client(self) -> EdgeClient:
