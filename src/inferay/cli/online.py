@@ -19,7 +19,7 @@ from inferay.cli.parser import (
 )
 from inferay.errors import InvalidInput
 
-_SHARE = re.compile(r"([^=\s,]+)\s*=\s*([0-9]{1,3})\s*%?")
+_SHARE = re.compile(r"([^=]+)=([0-9]{1,3})%?")
 
 #: Azure's default for `get-logs`.
 LINES = 5000
@@ -117,16 +117,18 @@ def parse_shares(flag: str, words: list[str]) -> dict[str, int]:
     """
     text = " ".join(words)
     found: dict[str, int] = {}
-    rest = _SHARE.sub("", text).replace(",", " ").strip()
-    for name, share in _SHARE.findall(text):
-        if name in found:
-            raise InvalidInput(f"{flag}: '{name}' is given twice", target=flag)
-        found[name] = int(share)
-    if rest or not found:
-        raise InvalidInput(
-            f"{flag}: expected NAME=PERCENT, such as \"blue=90 green=10\", got '{text}'",
-            target=flag,
-        )
+    for word in re.sub(r"\s*=\s*", "=", text).replace(",", " ").split() or [""]:
+        share = _SHARE.fullmatch(word)
+        if share is None:
+            from inferay.engine.resources.wording import shown
+
+            raise InvalidInput(
+                f"{flag}: expected NAME=PERCENT, such as \"blue=90 green=10\", got {shown(text)}",
+                target=flag,
+            )
+        if share[1] in found:
+            raise InvalidInput(f"{flag}: '{share[1]}' is given twice", target=flag)
+        found[share[1]] = int(share[2])
     return found
 
 
@@ -143,6 +145,7 @@ def _create_endpoint(options: argparse.Namespace) -> Any:
 
 
 def _update_endpoint(options: argparse.Namespace) -> Any:
+    from inferay.client.online import RULES, without_rules
     from inferay.engine.resources import OnlineEndpoint, load
 
     flags: dict[str, object] = {"name": options.name} if options.name else {}
@@ -157,8 +160,13 @@ def _update_endpoint(options: argparse.Namespace) -> Any:
         base = endpoints.get(options.name)
     loaded = load(OnlineEndpoint, options.file, options.set, flags, base=base)
     warn(options, loaded.warnings)
-    endpoints.get(loaded.entity.name)
-    return endpoints.create_or_update(loaded.entity, wait=not options.no_wait).to_dict()
+    entity = loaded.entity
+    if base is None:
+        endpoints.get(entity.name)
+    else:
+        changed = {rule for rule in RULES if getattr(entity, rule) != getattr(base, rule)}
+        entity = without_rules(entity, but=changed | flags.keys())
+    return endpoints.create_or_update(entity, wait=not options.no_wait).to_dict()
 
 
 def _show_endpoint(options: argparse.Namespace) -> Any:

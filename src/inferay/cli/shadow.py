@@ -10,6 +10,9 @@ VALUE_CHARS_MAX = 60
 #: Outputs of the drift table: a report with more is read with `-o json`.
 DRIFT_MAX = 20
 
+#: Replicas tell their counts with each announcement, so the newest pairs may not be among them.
+COUNTS_AGE = "as counted up to 2 s ago"
+
 
 def render(report: dict[str, Any]) -> str:
     """Return the report as lines: agreement, drift, latency, errors, what was not seen."""
@@ -66,7 +69,7 @@ def _copies(copies: dict[str, Any]) -> list[str]:
     lost = {**copies["dropped"], **copies["failed"]}
     said = ", ".join(f"{count} {reason}" for reason, count in lost.items() if count)
     return [f"copies       {copies['offered']} offered, {copies['answered']} answered"
-            + (f"; not: {said}" if said else "")]
+            + (f"; not: {said}" if said else "") + f" ({COUNTS_AGE})"]
 
 
 def _worst(worst: list[dict[str, Any]]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,9 @@ _ERRORS: dict[int, type[InferayError]] = {
     400: InvalidInput, 401: NotAuthorized, 404: NotFound, 408: Unavailable, 413: InvalidInput,
     424: UserCodeError, 429: Unavailable, 502: Unavailable, 503: Unavailable,
 }
+
+#: The rules of an endpoint, and their names on the wire.
+RULES = {"traffic": "traffic", "mirror_traffic": "mirrorTraffic"}
 
 #: Of an answer that is no success, in the error's message.
 SAID_CHARS_MAX = 500
@@ -75,8 +78,8 @@ class OnlineEndpoints(Named[OnlineEndpoint]):
         address = _endpoint(entity.name)
         body = to_rest(entity)
         properties: dict[str, Any] = body["properties"]   # type: ignore[assignment]
-        for field, key in (("traffic", "traffic"), ("mirror_traffic", "mirrorTraffic")):
-            if field not in entity.model_fields_set:
+        for rule, key in RULES.items():
+            if rule not in entity.model_fields_set:
                 del properties[key]
         view, operation = self._http.put_waited(address, body)
         if operation is not None and wait:
@@ -93,11 +96,11 @@ class OnlineEndpoints(Named[OnlineEndpoint]):
         Raises:
             InvalidInput: The sum is neither 0 nor 100, or there is no such deployment.
         """
-        endpoint = self.get(name)
-        if traffic is not None:
-            endpoint.traffic = dict(traffic)
-        if mirror_traffic is not None:
-            endpoint.mirror_traffic = dict(mirror_traffic)
+        given = {"traffic": traffic, "mirror_traffic": mirror_traffic}
+        endpoint = without_rules(self.get(name))
+        for rule, shares in given.items():
+            if shares is not None:
+                setattr(endpoint, rule, dict(shares))
         return self.create_or_update(endpoint, wait=wait)
 
     def delete(self, name: str, *, wait: bool = True) -> None:
@@ -148,8 +151,10 @@ class OnlineEndpoints(Named[OnlineEndpoint]):
             headers["azureml-model-deployment"] = segment(deployment_name)
         answer = self._http.score(str(endpoint.scoring_uri), body, headers)
         deployment = answer.headers.get("azureml-model-deployment", "")
+        if answer.status_code == 404 and deployment_name is not None:
+            OnlineDeployments(self._http).get(deployment_name, name)   # says which names there are
         if answer.status_code != 200:
-            raise _failed(name, deployment, answer.status_code, answer.headers, answer.text)
+            raise failure(name, deployment, answer.status_code, answer.headers, answer.text)
         return Answer(answer.content, deployment, answer.headers.get("x-request-id", ""))
 
     def shadow_report(self, name: str, live: str, shadow: str, **settings: float) -> dict[str, Any]:
@@ -164,6 +169,15 @@ class OnlineEndpoints(Named[OnlineEndpoint]):
         return self._http.get(
             f"{_endpoint(name)}/shadowReport", live=live, shadow=shadow, **settings
         )
+
+
+def without_rules(entity: OnlineEndpoint, *, but: Iterable[str] = ()) -> OnlineEndpoint:
+    """Return the endpoint as one that sets no traffic rule, `but` these: others stay as they are.
+
+    A rule that was read to be written back would undo what somebody else has changed meanwhile.
+    """
+    entity.model_fields_set.difference_update(RULES.keys() - set(but))
+    return entity
 
 
 class OnlineDeployments:
@@ -279,23 +293,34 @@ def _endpoint_name(deployment: OnlineDeployment) -> str:
     return str(deployment.endpoint_name)
 
 
-def _failed(
+def failure(
     name: str, deployment: str, status: int, headers: Mapping[str, str], text: str
 ) -> InferayError:
     """Return what an answer that is no success stands for."""
-    said = text[:SAID_CHARS_MAX]
-    try:
-        error = json.loads(text).get("error", {})
-        said = error.get("message", said)
-    except (ValueError, AttributeError):
-        error = {}
+    said, code = _said(text)
     who = f"deployment '{deployment}' of endpoint '{name}'" if deployment else f"endpoint '{name}'"
     cls = _ERRORS.get(status, InferayError)
     if status != 424:
-        return cls(f"{who} answered {status}: {said}", code=error.get("code"))
+        return cls(f"{who} answered {status}: {said}", code=code)
     own = headers.get("ms-azureml-model-error-statuscode", "")
     return cls(
         f"{who} answered 424, its model {own}: {said}; see inferay online-deployment get-logs "
         f"-e {name} -n {deployment}",
         code="ModelError",
     )
+
+
+def _said(text: str) -> tuple[str, str | None]:
+    """Return the message of an answer in one line, and its code where it has one.
+
+    An edge answers with Azure's error body, a container with a `message`, a script with anything.
+    """
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    body = found if isinstance(found, dict) else {}
+    error = body["error"] if isinstance(body.get("error"), dict) else body
+    message, code = error.get("message"), error.get("code")
+    said = " ".join((message if isinstance(message, str) else text).split())
+    return said[:SAID_CHARS_MAX] or "no reason given", code if isinstance(code, str) else None
