@@ -17,7 +17,7 @@ install: .venv/.installed
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
-# Real images through a batch endpoint, from nothing; KEEP=1 leaves the workspace running.
+# Real images through a batch and an online endpoint, from nothing; KEEP=1 leaves the workspace up.
 demo: install
 	@$(BIN)/python examples/digits/demo.py
 

@@ -55,14 +55,23 @@ def run_to_end(
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_the_digits_demo_reaches_its_accuracy_and_leaves_nothing_running(tmp_path: Path) -> None:
+def test_the_digits_demo_shows_what_it_promises_and_leaves_nothing_running(tmp_path: Path) -> None:
+    require_program("curl")
     demo = [sys.executable, str(ROOT / "examples" / "digits" / "demo.py")]
     # What the demo starts inherits DEMO_DIR: that is how it is found.
-    code, output = run_to_end(demo, tmp_path, 200, DEMO_DIR=str(tmp_path), KEEP="0")
+    code, output = run_to_end(demo, tmp_path, 300, DEMO_DIR=str(tmp_path), KEEP="0")
     assert code == 0, output
     accuracy = re.search(r"accuracy (\d+\.\d)%: \d+ of 1500 ", output)
     assert accuracy is not None, output
     assert float(accuracy.group(1)) > 90
+    assert "blue answered 400 of 400 requests" in output
+    agreement = re.search(r"agreement +(\d+\.\d+)% ", output)
+    assert agreement is not None, output
+    assert float(agreement.group(1)) > 90
+    green = re.search(r"green answered (\d+) of 500 requests", output)
+    assert green is not None, output
+    assert 25 <= int(green.group(1)) <= 75
+    assert re.search(r'^\[{"digit": 0, .*{"digit": 1, ', output, re.M), output   # to curl
     assert processes_that_name(str(tmp_path)) == []
 
 
