@@ -7,7 +7,7 @@ import os
 from inferay.engine.resources import OnlineDeployment
 from inferay.engine.resources import online as declared
 from inferay.errors import InvalidInput
-from inferay.serve.replica_spec import Probe, Scale
+from inferay.serve.replica_spec import Probe, ReplicaSpec, Scale
 from inferay.serve.server.calls import Batching
 from inferay.serve.server.limits import Limits
 from inferay.serve.server.spec import ServerSpec
@@ -16,6 +16,12 @@ from inferay.serve.server.spec import ServerSpec
 #: incomplete batch waits while another is scored.
 BATCH_SIZE = "inferay.max_batch_size"
 BATCH_WAIT = "inferay.batch_wait_ms"
+
+#: An endpoint's property: whether a request that was sent to a replica that died is sent again.
+RETRY_SENT = "inferay.retry_sent_requests"
+
+#: A replica answers by itself when a request takes too long; the edge waits for that answer.
+EDGE_MARGIN_S = 1.0
 
 #: More requests of one call than this wait longer for each other than they gain.
 BATCH_SIZE_MAX = 1024
@@ -87,6 +93,12 @@ def probe_of(probe: declared.Probe) -> Probe:
         initial_delay_s=probe.initial_delay, period_s=probe.period, timeout_s=probe.timeout,
         success_threshold=probe.success_threshold, failure_threshold=probe.failure_threshold,
     )
+
+
+def route_timeout_s(spec: ReplicaSpec) -> float:
+    """Return after how long the edge gives up on a replica."""
+    limits = spec.server.limits
+    return limits.request_timeout_s + limits.queue_wait_s + EDGE_MARGIN_S
 
 
 def scale_of(deployment: OnlineDeployment) -> Scale | None:

@@ -18,7 +18,12 @@ MAY_IMPORT = {
     "jobs": {"jobs", "engine", "errors", "config"},
     "serve": {"serve", "engine", "errors", "config"},
     "src/inferay/client": {"client", "engine", "jobs", "errors", "config"},
-    "src/inferay/cli": {"cli", "client", "engine", "jobs", "serve", "errors", "config", *LAUNCHING},
+    "src/inferay/local": {
+        "local", "client", "engine", "serve", "errors", "config", "processes", "edge_process",
+    },
+    "src/inferay/cli": {
+        "cli", "client", "local", "engine", "jobs", "serve", "errors", "config", *LAUNCHING,
+    },
     "src/inferay/control": {
         "control", "engine", "jobs", "serve", "errors", "config", *LAUNCHING,
     },
@@ -30,7 +35,9 @@ RAY_MODULES = {
 }
 
 #: Parts whose modules must name Ray in `RAY_MODULES` first.
-WITHOUT_RAY = ("engine", "serve", "src/inferay/client", "src/inferay/cli")
+WITHOUT_RAY = (
+    "engine", "serve", "src/inferay/client", "src/inferay/cli", "src/inferay/local",
+)
 
 HEAVY = (
     "ray", "pandas", "numpy", "pyarrow", "pydantic", "fastapi", "starlette", "sqlalchemy", "httpx",

@@ -4,7 +4,7 @@ SPEC is a file with `host`, `port`, and a `ServerSpec` as `spec`; or, for a repl
 `ReplicaSpec` as `replica` and its `id`. What becomes of it is told in the file that `state` names:
 `{"state": "Ready", "port": …}` (of a replica also `is_in`: whether the edge has taken it in), or
 `Failed` with the error. SIGTERM lets it answer what is in flight, and end; a replica first leaves
-the edge.
+the edge. With a `debug_port` a replica listens there for a debugger.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from inferay.errors import InferayError, exit_code
 from inferay.serve.replica_spec import ReplicaSpec
+from inferay.serve.server import debugging
 from inferay.serve.server.hosting import Hosted
 from inferay.serve.server.serving import Serving
 from inferay.serve.server.spec import ServerSpec
@@ -83,8 +84,13 @@ def _start_replica(told: dict[str, Any]) -> tuple[_Running, dict[str, Any]]:
 
     spec = ReplicaSpec.from_dict(told["replica"])
     _log_to_stderr(spec.server)
+    if told.get("debug_port"):
+        debugging.listen(told["debug_port"])
     member = Member(spec, told["id"], host=told["host"], port=told["port"])
-    return member, {"is_in": member.join()}
+    is_in = member.join()
+    if told.get("debug_port"):
+        debugging.spare_own_threads()
+    return member, {"is_in": is_in}
 
 
 def _log_to_stderr(spec: ServerSpec) -> None:

@@ -14,6 +14,9 @@ from pathlib import Path
 #: Port of everything: scoring URIs, the REST API and the studio, behind the edge.
 PUBLIC_PORT = 8743
 
+#: Port of local mode's scoring URIs, unless it is taken.
+LOCAL_PORT = 8744
+
 #: Host that the public port binds to. Beyond loopback only by an explicit `up --host`.
 PUBLIC_HOST = "127.0.0.1"
 

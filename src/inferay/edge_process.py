@@ -71,8 +71,10 @@ def carrying(workspace: Workspace) -> EdgeConfig | None:
     return EdgeConfig.read(path) if path.exists() else None
 
 
-def ensure_edge(workspace: Workspace, host: str, port: int, control_port: int) -> None:
+def ensure_edge(workspace: Workspace, host: str, port: int, control_port: int | None) -> None:
     """Start an edge on the public port if none runs so; blocks until it answers; idempotent.
+
+    With a control plane behind it the edge keeps that up, too.
 
     What HAProxy carries goes on: an edge process with other settings reloads it.
 
@@ -130,7 +132,7 @@ def _haproxy(workspace: Workspace) -> psutil.Process | None:
     return Process(**known).find() if known else None
 
 
-def _config(workspace: Workspace, host: str, port: int, control_port: int) -> EdgeConfig:
+def _config(workspace: Workspace, host: str, port: int, control_port: int | None) -> EdgeConfig:
     """Return the configuration for these ports; replicas know the others, so they stay."""
     path = workspace.edge / "config.json"
     kept, carried = read_json(path), carrying(workspace)
@@ -150,8 +152,9 @@ def _config(workspace: Workspace, host: str, port: int, control_port: int) -> Ed
 
 def _start(workspace: Workspace, config: EdgeConfig) -> None:
     log = workspace.logs / "edge.log"
+    module = "inferay.serve.edge" if config.control_port is None else "inferay.keeper"
     process = spawn(
-        [sys.executable, "-P", "-m", "inferay.keeper", str(workspace.edge / "config.json")],
+        [sys.executable, "-P", "-m", module, str(workspace.edge / "config.json")],
         log, {**clean_environment(), "INFERAY_HOME": str(workspace.home)},
     )
     remember(workspace, "edge", process)

@@ -3,8 +3,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from inferay.control.online_table import EDGE_MARGIN_S, endpoint_route
+from inferay.control.online_table import endpoint_route
 from inferay.control.tables import Endpoint, Revision
+from inferay.serve.declared import EDGE_MARGIN_S
 from inferay.serve.replica_spec import ApplicationSpec, ReplicaSpec
 from inferay.serve.routing import DeploymentRoute
 from inferay.serve.server.limits import Limits

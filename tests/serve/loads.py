@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from typing import Protocol
 
 import httpx
 
-from tests.edges import RunningEdge, wait_until
+from tests.edges import wait_until
+
+
+class Public(Protocol):
+    """Who has a public port."""
+
+    def http(self) -> httpx.Client:
+        """Return a client of it."""
 
 
 class Load:
@@ -17,7 +25,7 @@ class Load:
         seen: How often each status, or lost connection, was seen.
     """
 
-    def __init__(self, edge: RunningEdge, endpoint: str, key: str, clients: int = 4) -> None:
+    def __init__(self, edge: Public, endpoint: str, key: str, clients: int = 4) -> None:
         self.seen: Counter[str] = Counter()
         self._edge = edge
         self._path = f"/endpoints/{endpoint}/score"

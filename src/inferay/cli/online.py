@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from inferay.cli.connection import connect
+from inferay.cli.connection import connect, connect_online
 from inferay.cli.parser import (
     Groups,
+    Parser,
     add_file,
     add_no_wait,
     add_yes,
@@ -39,33 +40,38 @@ def _add_endpoint(groups: Groups) -> None:
         add_file(command)
         command.add_argument("-n", "--name")
         add_no_wait(command)
+        _add_local(command)
     create.add_argument("--auth-mode", help="key, aml_token or aad_token (key)")
     update.add_argument("-r", "--traffic", nargs="+", metavar="NAME=PERCENT",
                         help="who gets requests, such as \"blue=90 green=10\"")
     update.add_argument("--mirror-traffic", nargs="+", metavar="NAME=PERCENT",
                         help="who gets copies of requests, such as \"green=10\"")
-    endpoint.command("show", _show_endpoint, "show an endpoint").add_argument(
-        "-n", "--name", required=True
-    )
-    endpoint.command("list", _list_endpoints, "list endpoints")
+    show = endpoint.command("show", _show_endpoint, "show an endpoint")
+    show.add_argument("-n", "--name", required=True)
+    _add_local(show)
+    _add_local(endpoint.command("list", _list_endpoints, "list endpoints"))
     delete = endpoint.command("delete", _delete_endpoint, "delete an endpoint and its deployments")
     delete.add_argument("-n", "--name", required=True)
     add_no_wait(delete)
     add_yes(delete)
+    _add_local(delete)
     invoke = endpoint.command("invoke", _invoke, "score one request, and print the answer")
     invoke.add_argument("-n", "--name", required=True)
     invoke.add_argument("-r", "--request-file", required=True,
                         help="file with the body; - for standard input")
     invoke.add_argument("-d", "--deployment-name", help="instead of who the traffic rule says")
+    _add_local(invoke)
     credentials = endpoint.command("get-credentials", _get_credentials,
                                    "show the keys, or a token")
     credentials.add_argument("-n", "--name", required=True)
+    _add_local(credentials)
     keys = endpoint.command("regenerate-keys", _regenerate_keys,
                             "replace a key; the other one goes on")
     keys.add_argument("-n", "--name", required=True)
     keys.add_argument("--key-type", choices=["primary", "secondary"], default="primary")
     add_no_wait(keys)
     add_yes(keys)
+    _add_local(keys)
     report = endpoint.command("shadow-report", _shadow_report,
                               "compare the answers of two deployments to the same requests")
     report.add_argument("-n", "--name", required=True)
@@ -88,6 +94,9 @@ def _add_deployment(groups: Groups) -> None:
         command.add_argument("-e", "--endpoint-name")
         command.add_argument("--skip-script-validation", action="store_true")
         add_no_wait(command)
+        _add_local(command)
+        command.add_argument("--vscode-debug", action="store_true",
+                             help="listen for a debugger; with --local")
     create.add_argument("--all-traffic", action="store_true",
                         help="give it all requests once it is up")
     for name, run, help_text in (
@@ -98,6 +107,7 @@ def _add_deployment(groups: Groups) -> None:
         command = deployment.command(name, run, help_text)
         command.add_argument("-n", "--name", required=True)
         command.add_argument("-e", "--endpoint-name", required=True)
+        _add_local(command)
         if name == "delete":
             add_no_wait(command)
             add_yes(command)
@@ -107,6 +117,12 @@ def _add_deployment(groups: Groups) -> None:
                                  help="inference-server or storage-initializer")
     listing = deployment.command("list", _list_deployments, "list an endpoint's deployments")
     listing.add_argument("-e", "--endpoint-name", required=True)
+    _add_local(listing)
+
+
+def _add_local(parser: Parser) -> None:
+    parser.add_argument("--local", action="store_true",
+                        help="on this machine, as plain processes, without a control plane")
 
 
 def parse_shares(flag: str, words: list[str]) -> dict[str, int]:
@@ -140,7 +156,7 @@ def _create_endpoint(options: argparse.Namespace) -> Any:
         raise InvalidInput("online-endpoint create: give --name or --file")
     loaded = load(OnlineEndpoint, options.file, options.set, flags, name=options.name)
     warn(options, loaded.warnings)
-    endpoints = connect(options).online_endpoints
+    endpoints = connect_online(options).online_endpoints
     return endpoints.create_or_update(loaded.entity, wait=not options.no_wait).to_dict()
 
 
@@ -152,7 +168,7 @@ def _update_endpoint(options: argparse.Namespace) -> Any:
     for field, words in (("traffic", options.traffic), ("mirror_traffic", options.mirror_traffic)):
         if words is not None:
             flags[field] = parse_shares(f"--{field.replace('_', '-')}", words)
-    endpoints = connect(options).online_endpoints
+    endpoints = connect_online(options).online_endpoints
     base = None
     if options.file is None:
         if options.name is None:
@@ -170,15 +186,15 @@ def _update_endpoint(options: argparse.Namespace) -> Any:
 
 
 def _show_endpoint(options: argparse.Namespace) -> Any:
-    return connect(options).online_endpoints.get(options.name).to_dict()
+    return connect_online(options).online_endpoints.get(options.name).to_dict()
 
 
 def _list_endpoints(options: argparse.Namespace) -> Any:
-    return [endpoint.to_dict() for endpoint in connect(options).online_endpoints.list()]
+    return [endpoint.to_dict() for endpoint in connect_online(options).online_endpoints.list()]
 
 
 def _delete_endpoint(options: argparse.Namespace) -> None:
-    endpoints = connect(options).online_endpoints
+    endpoints = connect_online(options).online_endpoints
     endpoints.get(options.name)
     confirm(options, f"online endpoint '{options.name}' and its deployments")
     endpoints.delete(options.name, wait=not options.no_wait)
@@ -186,7 +202,7 @@ def _delete_endpoint(options: argparse.Namespace) -> None:
 
 def _invoke(options: argparse.Namespace) -> Any:
     body = _body(options.request_file)
-    return connect(options).online_endpoints.invoke(
+    return connect_online(options).online_endpoints.invoke(
         options.name, body, deployment_name=options.deployment_name
     ).value
 
@@ -203,11 +219,11 @@ def _body(path: str) -> bytes:
 
 
 def _get_credentials(options: argparse.Namespace) -> Any:
-    return connect(options).online_endpoints.keys(options.name)
+    return connect_online(options).online_endpoints.keys(options.name)
 
 
 def _regenerate_keys(options: argparse.Namespace) -> None:
-    connect(options).online_endpoints.regenerate_keys(
+    connect_online(options).online_endpoints.regenerate_keys(
         options.name, options.key_type, wait=not options.no_wait
     )
 
@@ -230,16 +246,19 @@ def _shadow_report(options: argparse.Namespace) -> Any:
 
 
 def _create_deployment(options: argparse.Namespace) -> Any:
+    _check_debug(options)
     entity = _declared(options, None)
-    deployment = connect(options).online_deployments.create(
+    deployment = connect_online(options).online_deployments.create(
         entity, all_traffic=options.all_traffic, wait=not options.no_wait
     )
     warn(options, deployment.warnings)
+    _tell_debugger(options, deployment)
     return deployment.to_dict()
 
 
 def _update_deployment(options: argparse.Namespace) -> Any:
-    deployments = connect(options).online_deployments
+    _check_debug(options)
+    deployments = connect_online(options).online_deployments
     base = None
     if options.file is None:
         if options.name is None or options.endpoint_name is None:
@@ -252,7 +271,31 @@ def _update_deployment(options: argparse.Namespace) -> Any:
         deployments.get(entity.name, entity.endpoint_name)
     deployment = deployments.create_or_update(entity, wait=not options.no_wait)
     warn(options, deployment.warnings)
+    _tell_debugger(options, deployment)
     return deployment.to_dict()
+
+
+def _check_debug(options: argparse.Namespace) -> None:
+    if not options.vscode_debug:
+        return
+    if not options.local:
+        raise InvalidInput(f"{options.parser.prog}: --vscode-debug needs --local")
+    from inferay.local.vscode import check_debugpy
+
+    check_debugpy()
+
+
+def _tell_debugger(options: argparse.Namespace, deployment: Any) -> None:
+    if not options.vscode_debug:
+        return
+    from inferay.local import LocalClient
+    from inferay.local.vscode import offer
+
+    local = connect_online(options)
+    assert isinstance(local, LocalClient)
+    port = local.online_deployments.debug_port(deployment.name, deployment.endpoint_name)
+    for line in offer(Path.cwd(), deployment, port):
+        print(line, file=sys.stderr)
 
 
 def _declared(options: argparse.Namespace, base: Any) -> Any:
@@ -268,23 +311,24 @@ def _declared(options: argparse.Namespace, base: Any) -> Any:
 
 
 def _show_deployment(options: argparse.Namespace) -> Any:
-    return connect(options).online_deployments.get(options.name, options.endpoint_name).to_dict()
+    deployments = connect_online(options).online_deployments
+    return deployments.get(options.name, options.endpoint_name).to_dict()
 
 
 def _list_deployments(options: argparse.Namespace) -> Any:
-    found = connect(options).online_deployments.list(options.endpoint_name)
+    found = connect_online(options).online_deployments.list(options.endpoint_name)
     return [deployment.to_dict() for deployment in found]
 
 
 def _delete_deployment(options: argparse.Namespace) -> None:
-    deployments = connect(options).online_deployments
+    deployments = connect_online(options).online_deployments
     deployments.get(options.name, options.endpoint_name)
     confirm(options, f"deployment '{options.name}' of '{options.endpoint_name}'")
     deployments.delete(options.name, options.endpoint_name, wait=not options.no_wait)
 
 
 def _get_logs(options: argparse.Namespace) -> None:
-    text = connect(options).online_deployments.logs(
+    text = connect_online(options).online_deployments.logs(
         options.name, options.endpoint_name, lines=options.lines, container=options.container
     )
     print(text, end="" if text.endswith("\n") else "\n")

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
+
 from inferay.client.http import Http, segment
 from inferay.client.inline import body_of
 from inferay.client.resources import Named, check_not_failed, wait_for, wire
@@ -142,20 +144,11 @@ class OnlineEndpoints(Named[OnlineEndpoint]):
         """
         endpoint = self.get(name)
         found = self.keys(name)
-        key = found.get("primaryKey") or found["accessToken"]
-        if isinstance(request, str):
-            request = request.encode()
-        body = request if isinstance(request, bytes) else json.dumps(request).encode()
-        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-        if deployment_name is not None:
-            headers["azureml-model-deployment"] = segment(deployment_name)
+        body, headers = scoring_request(request, found, deployment_name)
         answer = self._http.score(str(endpoint.scoring_uri), body, headers)
-        deployment = answer.headers.get("azureml-model-deployment", "")
         if answer.status_code == 404 and deployment_name is not None:
             OnlineDeployments(self._http).get(deployment_name, name)   # says which names there are
-        if answer.status_code != 200:
-            raise failure(name, deployment, answer.status_code, answer.headers, answer.text)
-        return Answer(answer.content, deployment, answer.headers.get("x-request-id", ""))
+        return answer_of(name, answer)
 
     def shadow_report(self, name: str, live: str, shadow: str, **settings: float) -> dict[str, Any]:
         """Return what the answers of two deployments to the same requests show.
@@ -293,8 +286,43 @@ def _endpoint_name(deployment: OnlineDeployment) -> str:
     return str(deployment.endpoint_name)
 
 
+def scoring_request(
+    request: bytes | str | Mapping[str, Any] | builtins.list[Any], credentials: Mapping[str, str],
+    deployment_name: str | None,
+) -> tuple[bytes, dict[str, str]]:
+    """Return the body and headers of a scoring request."""
+    key = credentials.get("primaryKey") or credentials["accessToken"]
+    if isinstance(request, str):
+        request = request.encode()
+    body = request if isinstance(request, bytes) else json.dumps(request).encode()
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    if deployment_name is not None:
+        headers["azureml-model-deployment"] = segment(deployment_name)
+    return body, headers
+
+
+def answer_of(name: str, answer: httpx.Response, *, flags: str = "") -> Answer:
+    """Return what an endpoint answered.
+
+    Args:
+        name: The endpoint.
+        answer: As it came.
+        flags: What get-logs needs to show its logs.
+
+    Raises:
+        InferayError: It is no success; of the class that the status stands for.
+    """
+    deployment = answer.headers.get("azureml-model-deployment", "")
+    if answer.status_code != 200:
+        raise failure(
+            name, deployment, answer.status_code, answer.headers, answer.text, flags=flags
+        )
+    return Answer(answer.content, deployment, answer.headers.get("x-request-id", ""))
+
+
 def failure(
-    name: str, deployment: str, status: int, headers: Mapping[str, str], text: str
+    name: str, deployment: str, status: int, headers: Mapping[str, str], text: str, *,
+    flags: str = "",
 ) -> InferayError:
     """Return what an answer that is no success stands for."""
     said, code = _said(text)
@@ -305,7 +333,7 @@ def failure(
     own = headers.get("ms-azureml-model-error-statuscode", "")
     return cls(
         f"{who} answered 424, its model {own}: {said}; see inferay online-deployment get-logs "
-        f"-e {name} -n {deployment}",
+        f"{flags}-e {name} -n {deployment}",
         code="ModelError",
     )
 

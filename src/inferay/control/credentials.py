@@ -8,24 +8,14 @@ from __future__ import annotations
 
 import re
 import secrets
-from datetime import UTC, datetime, timedelta
-
-import jwt
+from datetime import UTC, datetime
 
 from inferay.config import Workspace
 from inferay.control.sealing import seal, unseal
 from inferay.control.tables import Endpoint
 from inferay.errors import Conflict, InvalidInput
 from inferay.serve.routing import digest_of
-
-#: Who signs the tokens: the edge takes no other.
-ISSUER = "inferay"
-ALGORITHM = "HS256"
-
-LIFETIME = timedelta(hours=1)
-
-#: After half of its life a token is better replaced.
-REFRESH_AFTER = LIFETIME / 2
+from inferay.serve.tokens import sign
 
 KEY_BYTES = 32
 KEY_KINDS = ("primary", "secondary")
@@ -107,18 +97,7 @@ def issue_token(workspace: Workspace, row: Endpoint, at: datetime) -> dict[str, 
             f"online-endpoint get-credentials -n {row.name}",
             code="NoTokens", target=row.name,
         )
-    ends = at + LIFETIME
-    claims = {
-        "iss": ISSUER, "aud": f"endpoint:{row.name}", "ver": row.token_version,
-        "iat": int(at.timestamp()), "exp": int(ends.timestamp()),
-    }
-    key = workspace.token_key.read_text().strip()
-    return {
-        "accessToken": jwt.encode(claims, key, algorithm=ALGORITHM),
-        "expiryTimeUtc": int(ends.timestamp()),
-        "refreshAfterTimeUtc": int((at + REFRESH_AFTER).timestamp()),
-        "tokenType": "Bearer",
-    }
+    return sign(workspace.token_key.read_text().strip(), row.name, row.token_version, at)
 
 
 def utc() -> datetime:

@@ -17,7 +17,6 @@ from inferay.control.applications import resolve, write_application
 from inferay.control.context import Context
 from inferay.control.credentials import ensure_keys, regenerate
 from inferay.control.issuers import ISSUER_PROPERTIES, issuer_of
-from inferay.control.online_table import RETRY_SENT
 from inferay.control.operations import begin
 from inferay.control.tables import Deployment, Endpoint, Operation, Revision, now
 from inferay.engine.resources import (
@@ -28,6 +27,7 @@ from inferay.engine.resources import (
 )
 from inferay.engine.resources.wording import shown
 from inferay.errors import Conflict, InvalidInput, NotFound, nearest
+from inferay.serve.declared import RETRY_SENT
 
 #: The rules that a PUT keeps where its body does not name them: else a changed tag would take an
 #: endpoint off the air.

@@ -10,13 +10,8 @@ from sqlalchemy.orm import Session
 from inferay.control.applications import read_application
 from inferay.control.credentials import uses_keys
 from inferay.control.tables import Deployment, Endpoint, Revision
+from inferay.serve.declared import RETRY_SENT, route_timeout_s
 from inferay.serve.routing import DeploymentRoute, EndpointRoute, RoutingTable, TrustedKey
-
-#: An endpoint's property: whether a request that was sent to a replica that died is sent again.
-RETRY_SENT = "inferay.retry_sent_requests"
-
-#: A replica answers by itself when a request takes too long; the edge waits for that answer.
-EDGE_MARGIN_S = 1.0
 
 
 def read_table(session: Session) -> RoutingTable:
@@ -51,10 +46,8 @@ def endpoint_route(row: Endpoint, live: Iterable[Revision]) -> EndpointRoute:
 
 def _deployment_route(live: Revision, *, is_retried: bool) -> DeploymentRoute:
     spec = read_application(live.application).spec
-    limits = spec.server.limits
     return DeploymentRoute(
-        live.deployment, live.name, spec.requests_max,
-        limits.request_timeout_s + limits.queue_wait_s + EDGE_MARGIN_S, is_retried,
+        live.deployment, live.name, spec.requests_max, route_timeout_s(spec), is_retried
     )
 
 
