@@ -31,7 +31,7 @@ def main() -> None:
     options = parser.parse_args()
     with Client() as client:
         uri = client.online_endpoints.get(options.endpoint).scoring_uri
-        key = client.online_endpoints.keys(options.endpoint)["primaryKey"]
+        key = client.online_endpoints.get_keys(options.endpoint)["primaryKey"]
     images = itertools.islice(itertools.cycle(labelled(options.data)), options.requests)
     answered: Counter[str] = Counter()
     right: Counter[str] = Counter()

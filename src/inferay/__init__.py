@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         Datastore,
         Environment,
         Model,
+        OnlineDeployment,
+        OnlineEndpoint,
     )
 
 _LAZY = {
@@ -32,6 +34,8 @@ _LAZY = {
     "Datastore": "inferay.engine.resources",
     "Environment": "inferay.engine.resources",
     "Model": "inferay.engine.resources",
+    "OnlineDeployment": "inferay.engine.resources",
+    "OnlineEndpoint": "inferay.engine.resources",
 }
 
 __all__ = [
@@ -44,6 +48,8 @@ __all__ = [
     "Environment",
     "Job",
     "Model",
+    "OnlineDeployment",
+    "OnlineEndpoint",
     "__version__",
 ]
 

@@ -98,9 +98,9 @@ def test_who_does_not_wait_is_told_what_is_under_way(client: Client) -> None:
 
 def test_logs_have_a_length_and_a_container(client: Client) -> None:
     client.online_endpoints.invoke("sums", [8])
-    assert "asked for [8]" in client.online_deployments.logs("blue", "sums", lines=5)
+    assert "asked for [8]" in client.online_deployments.get_logs("blue", "sums", lines=5)
     with pytest.raises(InvalidInput, match="expected inference-server"):
-        client.online_deployments.logs("blue", "sums", container="nginx")
+        client.online_deployments.get_logs("blue", "sums", container="nginx")
 
 
 @pytest.mark.parametrize(("status", "cls"), [

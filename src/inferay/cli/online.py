@@ -168,6 +168,7 @@ def _update_endpoint(options: argparse.Namespace) -> Any:
     for field, words in (("traffic", options.traffic), ("mirror_traffic", options.mirror_traffic)):
         if words is not None:
             flags[field] = parse_shares(f"--{field.replace('_', '-')}", words)
+    load(OnlineEndpoint, None, (), {"name": "any", **flags})   # refuses before anybody is asked
     endpoints = connect_online(options).online_endpoints
     base = None
     if options.file is None:
@@ -202,9 +203,17 @@ def _delete_endpoint(options: argparse.Namespace) -> None:
 
 def _invoke(options: argparse.Namespace) -> Any:
     body = _body(options.request_file)
-    return connect_online(options).online_endpoints.invoke(
+    answer = connect_online(options).online_endpoints.invoke(
         options.name, body, deployment_name=options.deployment_name
-    ).value
+    )
+    if options.output is not None or options.query:
+        return answer.value
+    sys.stdout.flush()
+    sys.stdout.buffer.write(answer.body)   # as it came: it may be an image
+    if not answer.body.endswith(b"\n"):
+        sys.stdout.buffer.write(b"\n")
+    sys.stdout.flush()
+    return None
 
 
 def _body(path: str) -> bytes:
@@ -219,7 +228,7 @@ def _body(path: str) -> bytes:
 
 
 def _get_credentials(options: argparse.Namespace) -> Any:
-    return connect_online(options).online_endpoints.keys(options.name)
+    return connect_online(options).online_endpoints.get_keys(options.name)
 
 
 def _regenerate_keys(options: argparse.Namespace) -> None:
@@ -328,7 +337,7 @@ def _delete_deployment(options: argparse.Namespace) -> None:
 
 
 def _get_logs(options: argparse.Namespace) -> None:
-    text = connect_online(options).online_deployments.logs(
+    text = connect_online(options).online_deployments.get_logs(
         options.name, options.endpoint_name, lines=options.lines, container=options.container
     )
-    print(text, end="" if text.endswith("\n") else "\n")
+    print(text, end="" if text.endswith("\n") or not text else "\n")

@@ -53,7 +53,7 @@ def render(value: Any, output: str) -> str:
         rows = value if isinstance(value, list) else [value]
         return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     if output == "table":
-        return _table(value)
+        return table(value)
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -81,7 +81,8 @@ def _cell(value: Any) -> str:
     return str(value).replace("\t", " ").replace("\n", " ")
 
 
-def _table(value: Any) -> str:
+def table(value: Any) -> str:
+    """Return a list of objects, or one, as a table with a line each."""
     from rich.console import Console
     from rich.table import Table
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from inferay.cli.output import table
+
 #: Of a body or value in the table of the worst pairs.
 VALUE_CHARS_MAX = 60
 
@@ -55,14 +57,25 @@ def _ms(seconds: float) -> str:
 
 
 def _drift(drift: list[dict[str, Any]]) -> list[str]:
-    lines = []
-    for one in drift[:DRIFT_MAX]:
-        lines.append(f"drift        {one['path']}: " + ", ".join(
-            f"{name} {value:.6g}" for name, value in one.items() if isinstance(value, float)
-        ))
+    if not drift:
+        return []
+    rows = [{
+        "output": one["path"],
+        "live_mean": _number(one["liveMean"]),
+        "shadow_mean": _number(one["shadowMean"]),
+        "mean_difference": _number(one["meanDifference"])
+        + _interval(one["meanDifferenceInterval"], _number),
+        "mean_distance": _number(one["meanDistance"]),
+        "max_distance": _number(one["maxDistance"]),
+    } for one in drift[:DRIFT_MAX]]
+    lines = ["drift of numbers", *(f"  {line}" for line in table(rows).splitlines())]
     if len(drift) > DRIFT_MAX:
-        lines.append(f"             and {len(drift) - DRIFT_MAX} more outputs (-o json)")
+        lines.append(f"  and {len(drift) - DRIFT_MAX} more outputs (-o json)")
     return lines
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
 
 
 def _copies(copies: dict[str, Any]) -> list[str]:

@@ -111,7 +111,7 @@ class OnlineEndpoints(Named[OnlineEndpoint]):
         if operation is not None and wait:
             wait_for(self._http, operation)
 
-    def keys(self, name: str) -> dict[str, str]:
+    def get_keys(self, name: str) -> dict[str, str]:
         """Return what opens the endpoint: `primaryKey` and `secondaryKey`, or a token's fields."""
         route = "listKeys" if self.get(name).auth_mode == "key" else "token"
         found: dict[str, str] = self._http.post(f"{_endpoint(name)}/{route}")
@@ -143,7 +143,7 @@ class OnlineEndpoints(Named[OnlineEndpoint]):
             NotFound: No deployment takes traffic, or there is none of the name.
         """
         endpoint = self.get(name)
-        found = self.keys(name)
+        found = self.get_keys(name)
         body, headers = scoring_request(request, found, deployment_name)
         answer = self._http.score(str(endpoint.scoring_uri), body, headers)
         if answer.status_code == 404 and deployment_name is not None:
@@ -247,7 +247,7 @@ class OnlineDeployments:
         if operation is not None and wait:
             wait_for(self._http, operation)
 
-    def logs(
+    def get_logs(
         self, name: str, endpoint_name: str, *, lines: int = 5000,
         container: str = "inference-server",
     ) -> str:

@@ -137,7 +137,7 @@ class LocalDeployments:
             self._store.write(state)
             shutil.rmtree(workspace.online_logs(endpoint_name, name), ignore_errors=True)
 
-    def logs(
+    def get_logs(
         self, name: str, endpoint_name: str, *, lines: int = 5000,
         container: str = "inference-server",
     ) -> str:

@@ -98,7 +98,7 @@ class LocalEndpoints:
             if not rest.endpoints:
                 end_edge(workspace)
 
-    def keys(self, name: str) -> dict[str, Any]:
+    def get_keys(self, name: str) -> dict[str, Any]:
         """Return what opens the endpoint: `primaryKey` and `secondaryKey`, or a token's fields."""
         endpoint = self._store.read().endpoint(name)
         if endpoint.entity.auth_mode == "key":
@@ -129,7 +129,7 @@ class LocalEndpoints:
         See `inferay.client.OnlineEndpoints.invoke`.
         """
         endpoint = self._store.read().endpoint(name)
-        body, headers = scoring_request(request, self.keys(name), deployment_name)
+        body, headers = scoring_request(request, self.get_keys(name), deployment_name)
         ca = self._store.workspace.ca_certificate
         trusted = ssl.create_default_context(cafile=str(ca))
         try:
