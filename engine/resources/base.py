@@ -29,7 +29,7 @@ class Strict(BaseModel):
         MOVED: Other places at which a field may be written, and where it is kept.
     """
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, defer_build=True)
 
     NO_EFFECT: ClassVar[frozenset[str]] = frozenset()
     READ_ONLY: ClassVar[frozenset[str]] = frozenset()

@@ -12,7 +12,11 @@ import pytest
 
 from inferay.cli.main import run
 from inferay.config import Workspace
+from inferay.engine.resources import OnlineEndpoint
+from inferay.local import LocalClient
 from inferay.local.state import Store
+
+KEPT = "kept"
 
 SCORE = """\
 import json, os
@@ -54,6 +58,7 @@ class Local:
     """A user's folder, the commands typed in it, and local mode's public port."""
 
     def __init__(self, home: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.home = Workspace(home)
         self.store = Store(Workspace(home / "local"))
         self.folder = folder
         self._capsys = capsys
@@ -100,12 +105,18 @@ class Local:
     def end(self) -> None:
         """Delete whatever is there."""
         for name in list(self.store.read().endpoints):
-            self.good(f"online-endpoint delete -y -n {name}")
+            if name != KEPT:
+                self.good(f"online-endpoint delete -y -n {name}")
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A workspace whose edge runs: an endpoint that nobody deletes keeps it up."""
+    found = tmp_path_factory.mktemp("home")
+    endpoints = LocalClient(Workspace(found)).online_endpoints
+    endpoints.create_or_update(OnlineEndpoint(name=KEPT))
+    yield found
+    endpoints.delete(KEPT)
 
 
 @pytest.fixture
@@ -113,7 +124,7 @@ def local(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Iterator[Local]:
-    """Local mode in a folder of the module's, with what other tests declared."""
+    """Local mode in a folder of the test's own."""
     monkeypatch.setenv("INFERAY_HOME", str(home))
     monkeypatch.chdir(tmp_path)
     found = Local(home, tmp_path, capsys)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import psutil
 import pytest
 
@@ -160,20 +162,26 @@ def test_tokens_open_an_endpoint_that_has_no_keys(local: Local, mode: str) -> No
 
 
 def test_deleting_the_last_endpoint_ends_every_process_that_local_mode_started(
-    local: Local,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv("INFERAY_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    local = Local(tmp_path / "home", tmp_path, capsys)
     for name in ("one", "two"):
         local.endpoint(name)
     local.write("one", "blue")
     local.good("online-deployment create -f blue.yml --all-traffic")
-    ours = [one for one in psutil.process_iter() if _is_of(one, local)]
-    assert len(ours) >= 3   # the server, the edge and its HAProxy
+    assert len(running(local)) >= 3   # the server, the edge and its HAProxy
     local.good("online-endpoint delete -y -n one")
     assert [one["name"] for one in local.good("online-endpoint list").json] == ["two"]
     local.good("online-endpoint delete -y -n two")
-    assert not [one for one in psutil.process_iter() if _is_of(one, local)]
-    gone = local("online-endpoint invoke -n one -r /dev/null")
-    assert gone.code == 3
+    assert running(local) == []
+    assert local("online-endpoint invoke -n one -r /dev/null").code == 3
+
+
+def running(local: Local) -> list[psutil.Process]:
+    """Return the processes that work in the folder of local mode."""
+    return [one for one in psutil.process_iter() if _is_of(one, local)]
 
 
 def _is_of(process: psutil.Process, local: Local) -> bool:

@@ -81,7 +81,7 @@ class LocalDeployments:
             try:
                 kept.servers.append(server)
                 self._store.write(state)
-                self._wait(spec, server)
+                wait_until_ready(workspace, spec, server)
                 kept.live = server.revision
                 edge.publish(workspace, state)
             except BaseException as error:   # Ctrl-C too: nothing half started stays
@@ -193,16 +193,6 @@ class LocalDeployments:
             liveness=probe_of(deployment.liveness_probe),
             readiness=probe_of(deployment.readiness_probe),
         ), "" if copy is None else str(copy)
-
-    def _wait(self, spec: ReplicaSpec, server: Server) -> None:
-        wait_until_ready(self._store.workspace, spec, server)
-        process = server.process.find()
-        if process is None or not edge.wait_up(self._store.workspace, server.id, process):
-            raise Unavailable(
-                f"deployment '{spec.deployment}' did not answer the edge's checks; see inferay "
-                f"online-deployment get-logs --local -e {spec.endpoint} -n {spec.deployment}",
-                code="NotReady", target=spec.deployment,
-            )
 
     def _take_back(self, state: State, kept: Deployment, server: Server) -> None:
         with contextlib.suppress(Unavailable):   # the next command publishes again

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
-
-import psutil
 
 from inferay.config import LOCAL_PORT, Workspace
 from inferay.edge_process import (
@@ -23,11 +20,6 @@ from inferay.processes import choose_port, read_json
 from inferay.serve.declared import RETRY_SENT
 from inferay.serve.edge.client import EdgeClient
 from inferay.serve.routing import DeploymentRoute, EndpointRoute, RoutingTable, digest_of
-
-#: The edge checks twice a second whether a replica answers; a busy machine takes longer.
-UP_S = 30.0
-
-_LOOK_S = 0.05
 
 
 def ensure(workspace: Workspace) -> None:
@@ -57,17 +49,6 @@ def publish_if_running(workspace: Workspace, state: State) -> None:
     """As `publish`; an edge that does not run carries nothing."""
     if running_edge(workspace) is not None:
         publish(workspace, state)
-
-
-def wait_up(workspace: Workspace, id: str, process: psutil.Process) -> bool:
-    """Return whether requests reach a replica, in time and before its process ended; blocks."""
-    until_s = time.monotonic() + UP_S
-    with _client(workspace) as client:
-        while time.monotonic() < until_s and process.status() != psutil.STATUS_ZOMBIE:
-            if any(one.id == id and one.is_up for one in client.state().replicas):
-                return True
-            time.sleep(_LOOK_S)
-    return False
 
 
 def public_url(workspace: Workspace) -> str:
