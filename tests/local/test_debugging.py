@@ -52,7 +52,7 @@ class Asking(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        keys = LocalClient(self._local.home).online_endpoints.keys("debugged")
+        keys = LocalClient(self._local.home).online_endpoints.get_keys("debugged")
         with self._local.http() as client:
             self.answer = client.post(
                 "/endpoints/debugged/score", content="[4, 2]",
