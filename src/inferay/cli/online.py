@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from inferay.cli.parser import (
     confirm,
     warn,
 )
-from inferay.errors import InvalidInput
+from inferay.errors import InvalidInput, nearest
 
 _SHARE = re.compile(r"([^=]+)=([0-9]{1,3})%?")
 
@@ -178,12 +179,32 @@ def _update_endpoint(options: argparse.Namespace) -> Any:
     loaded = load(OnlineEndpoint, options.file, options.set, flags, base=base)
     warn(options, loaded.warnings)
     entity = loaded.entity
+    _check_zeros(options, entity.name, flags)
     if base is None:
         endpoints.get(entity.name)
     else:
         changed = {rule for rule in RULES if getattr(entity, rule) != getattr(base, rule)}
         entity = without_rules(entity, but=changed | flags.keys())
     return endpoints.create_or_update(entity, wait=not options.no_wait).to_dict()
+
+
+def _check_zeros(options: argparse.Namespace, name: str, flags: Mapping[str, object]) -> None:
+    """Check that who shall get nothing is there: a misspelt name would end all traffic.
+
+    The control plane refuses others by itself; a file may name at 0 what is yet to come.
+
+    Raises:
+        InvalidInput: There is no such deployment.
+    """
+    shares = [each for each in flags.values() if isinstance(each, dict)]
+    zeros = {one for each in shares for one, share in each.items() if share == 0}
+    if not zeros:
+        return
+    known = [one.name for one in connect_online(options).online_deployments.list(name)]
+    for one in sorted(zeros - set(known)):
+        raise InvalidInput(
+            f"endpoint '{name}' has no deployment '{one}'{nearest(one, known)}", target=one
+        )
 
 
 def _show_endpoint(options: argparse.Namespace) -> Any:
