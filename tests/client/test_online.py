@@ -85,13 +85,15 @@ def test_a_deployment_is_created_once_and_then_updated(client: Client) -> None:
     assert client.online_deployments.create_or_update(declared()).name == "blue"
 
 
-def test_who_does_not_wait_is_told_what_is_under_way(client: Client) -> None:
-    begun = client.online_deployments.create_or_update(
-        declared("name=later"), wait=False
-    )
+def test_who_does_not_wait_is_told_what_is_under_way(client: Client, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    mark.touch()
+    later = declared("name=later", f"environment_variables.WAIT_WHILE={mark}")
+    begun = client.online_deployments.create_or_update(later, wait=False)
     assert begun.name == "later"
     with pytest.raises(Conflict, match="is under way"):
-        client.online_deployments.create_or_update(declared("name=later"), wait=False)
+        client.online_deployments.create_or_update(later, wait=False)
+    mark.unlink()
     client.online_deployments.delete("later", "sums")
     assert [one.name for one in client.online_deployments.list("sums")] == ["blue"]
 
