@@ -32,10 +32,10 @@ from pathlib import Path
 def init():
     global version
     version = os.environ.get("VERSION", "1")
-    while os.path.exists(os.environ.get("WAIT_WHILE", "")):
-        time.sleep(0.05)
     if "BREAK" in os.environ:
         raise RuntimeError("no weights")
+    while Path(os.environ.get("WAIT_WHILE", "no such file")).exists():
+        time.sleep(0.05)
     print("version", version, "is up")
 
 def run(data):
