@@ -148,30 +148,38 @@ class Product:
         return found
 
 
-@pytest.fixture(scope="module")
-def product() -> Iterator[Product]:
+@contextlib.contextmanager
+def workspace() -> Iterator[Product]:
+    """Run a workspace in a new folder; end it, and check that nothing of it is left."""
     folder = Path(tempfile.mkdtemp(prefix="inferay-product-"))
-    for name in ("data", "src", "model"):
-        (folder / name).mkdir()
-    for number in range(100):
-        (folder / "data" / f"in{number:03d}.txt").write_text(str(number))
-    (folder / "model" / "weight.txt").write_text("3")
-    (folder / "src" / "score.py").write_text(SCORE)
-    for name in ("engine", "jobs", "serve", "utils"):
-        (folder / "src" / f"{name}.py").write_text(f"NAME = '{name}'\n")
-    (folder / "endpoint.yml").write_text(ENDPOINT)
-    (folder / "deployment.yml").write_text(DEPLOYMENT)
     product = Product(folder, folder / "home")
     try:
         product.ok("up")
-        product.ok("batch-endpoint", "create", "-f", "endpoint.yml")
-        product.ok("batch-deployment", "create", "-f", "deployment.yml", "--endpoint-name", "scale",
-                   "--set-default")
-        product.ok("batch-deployment", "create", "-f", "deployment.yml", "-e", "scale", "-n",
-                   "slow", "--set", "environment_variables.PAUSE_S=0.2")
         yield product
     finally:
         product.inferay("down")
         left = product.processes()
         shutil.rmtree(folder, ignore_errors=True)
     assert left == []
+
+
+@pytest.fixture(scope="module")
+def product() -> Iterator[Product]:
+    with workspace() as product:
+        folder = product.folder
+        for name in ("data", "src", "model"):
+            (folder / name).mkdir()
+        for number in range(100):
+            (folder / "data" / f"in{number:03d}.txt").write_text(str(number))
+        (folder / "model" / "weight.txt").write_text("3")
+        (folder / "src" / "score.py").write_text(SCORE)
+        for name in ("engine", "jobs", "serve", "utils"):
+            (folder / "src" / f"{name}.py").write_text(f"NAME = '{name}'\n")
+        (folder / "endpoint.yml").write_text(ENDPOINT)
+        (folder / "deployment.yml").write_text(DEPLOYMENT)
+        product.ok("batch-endpoint", "create", "-f", "endpoint.yml")
+        product.ok("batch-deployment", "create", "-f", "deployment.yml", "--endpoint-name", "scale",
+                   "--set-default")
+        product.ok("batch-deployment", "create", "-f", "deployment.yml", "-e", "scale", "-n",
+                   "slow", "--set", "environment_variables.PAUSE_S=0.2")
+        yield product
