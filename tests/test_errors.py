@@ -27,6 +27,7 @@ from inferay.errors import (
 for _name in (
     "inferay.engine.batch.driver", "inferay.engine.batch.journal",
     "inferay.engine.storage.read_errors", "inferay.engine.storage.retries",
+    "inferay.serve.edge.runtime",
 ):
     importlib.import_module(_name)
 

@@ -21,6 +21,8 @@ CHUNK_BYTES = 16 << 10
 class Refused(Unavailable):
     """HAProxy did not do as it was told."""
 
+    code = "EdgeRefused"
+
 
 @dataclass(frozen=True)
 class Seen:
