@@ -74,20 +74,21 @@ class Caller:
         show = ("online-endpoint", "show", "-n", "my-endpoint", "--query", "scoring_uri")
         keys = ("online-endpoint", "get-credentials", "-n", "my-endpoint", "--query", "primaryKey")
         self._uri = product.ok(*show, "-o", "tsv")
-        key = product.ok(*keys, "-o", "tsv")
-        self._http = httpx.Client(
-            verify=ssl.create_default_context(cafile=str(product.home / "tls" / "ca.pem")),
-            headers={"authorization": f"Bearer {key}"}, trust_env=False, timeout=30,
-        )
+        self._key = product.ok(*keys, "-o", "tsv")
+        self._ca = str(product.home / "tls" / "ca.pem")
 
     def versions(self, calls: int, **headers: str) -> Counter[tuple[str, str]]:
         """Call so often; return how many each deployment and version has answered."""
         found: Counter[tuple[str, str]] = Counter()
-        for _ in range(calls):
-            answer = self._http.post(self._uri, json=[1, 2, 3], headers=headers)
-            assert answer.status_code == 200, answer.text
-            name = answer.headers["azureml-model-deployment"]
-            found[name, answer.json()["version"]] += 1
+        with httpx.Client(
+            verify=ssl.create_default_context(cafile=self._ca), trust_env=False, timeout=30,
+            headers={"authorization": f"Bearer {self._key}", **headers},
+        ) as http:
+            for _ in range(calls):
+                answer = http.post(self._uri, json=[1, 2, 3])
+                assert answer.status_code == 200, answer.text
+                name = answer.headers["azureml-model-deployment"]
+                found[name, answer.json()["version"]] += 1
         return found
 
 
@@ -138,7 +139,7 @@ def test_version_2_is_put_beside_version_1_compared_and_given_the_requests(
     online.ok("online-deployment", "delete", "--name", "blue", *of_endpoint, "--yes")
     assert caller.versions(20) == {("green", "2"): 20}
     assert "asked for [1,2,3]" in online.ok("online-deployment", "get-logs", "--name", "green",
-                                            *of_endpoint, "--lines", "5")
+                                            *of_endpoint, "--lines", "200")
 
 
 def test_a_pipeline_takes_a_bad_version_back_and_a_good_one_over(online: Product) -> None:
