@@ -156,6 +156,7 @@ def beside_peer(name: str) -> Callable[[Path, argparse.Namespace], Iterator[Line
     """Return what measures the edge beside a peer, for both models."""
     def measure(folder: Path, options: argparse.Namespace) -> Iterator[Line]:
         for model in models.ANSWERS:
+            instances = _best_instances(model, options, folder)
             try:
                 what = peers.best_setting(name, model, folder)
             except peers.CannotRun as error:
@@ -163,15 +164,15 @@ def beside_peer(name: str) -> Callable[[Path, argparse.Namespace], Iterator[Line
                 yield Figure(f"{name}, {model}", "beside the edge", f"cannot run: {reason}", "-")
                 continue
             with ExitStack() as stack:
-                ourselves = stack.enter_context(_ours(folder, model))
+                ourselves = stack.enter_context(_ours(folder, model, instances))
                 peer = stack.enter_context(
                     peers.running(name, peers.PEERS[name][what], model, folder)
                 )
                 for count in CONNECTIONS:
                     found = in_turn([ourselves, peer], count, options, folder)
                     yield Served(
-                        f"{model}, c={count}", name, what, PEER_AIM, _loads(found["inferay"]),
-                        _loads(found[name]),
+                        f"{model}, c={count}, instances: {instances}", name, what, PEER_AIM,
+                        _loads(found["inferay"]), _loads(found[name]),
                     )
 
     return measure
@@ -203,10 +204,24 @@ def _loads(loads: Sequence[Load]) -> list[tuple[float, float, float]]:
     return [(one.requests_per_s, one.p50_ms, one.p99_ms) for one in loads]
 
 
+def _best_instances(model: str, options: argparse.Namespace, folder: Path) -> int:
+    """Return how many instances of ours answer most; peers' settings are chosen in the same way."""
+    found = {}
+    for instances in (1, 2):
+        with _ours(folder, model, instances) as target:
+            drive(target, peers.CHOICE_CONNECTIONS, 1, folder)   # warm
+            load = _drive(target, peers.CHOICE_CONNECTIONS, options, folder)
+            found[instances] = load.requests_per_s
+            print(f"{instances} instances: {load}", file=sys.stderr, flush=True)
+    return max(found, key=lambda instances: found[instances])
+
+
 @contextmanager
-def _ours(folder: Path, model: str) -> Iterator[Target]:
+def _ours(folder: Path, model: str, instances: int = 1) -> Iterator[Target]:
     """Run the edge and replicas of a model, with a part of the requests mirrored."""
-    with ours.serving(Path(tempfile.mkdtemp(dir=folder)), {model: ours.SCRIPTS[model]}) as stage:
+    with ours.serving(
+        Path(tempfile.mkdtemp(dir=folder)), {model: ours.SCRIPTS[model]}, instances=instances
+    ) as stage:
         stage.publish(MIRROR_PERCENT)
         yield stage.target(model, peers.BODY, models.ANSWERS[model])
 

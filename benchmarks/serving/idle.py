@@ -45,7 +45,9 @@ def deployments(folder: Path, options: argparse.Namespace) -> Iterator[Line]:
         edge = stack.enter_context(started(folder))
         pids = [
             stack.enter_context(
-                ours.replica(edge, folder, f"e{number}", "blue", ours.SCRIPTS["echo"])
+                ours.replica(
+                    edge, folder, f"e{number}", "blue", ours.SCRIPTS["echo"], f"e{number}-blue"
+                )
             )
             for number in range(options.count)
         ]
@@ -94,12 +96,12 @@ def _start_once(folder: Path, model: str) -> dict[str, float]:
         stage.endpoints = [model]
         stage.publish(0)
         began_s = time.time()
-        stack.enter_context(ours.replica(stage.edge, folder, model, "blue", script))
-        code = folder / f"{model}-blue"
+        stack.enter_context(ours.replica(stage.edge, folder, model, "blue", script, "cold"))
+        code = folder / "cold"
         while not (code / "state.json").exists():
             time.sleep(0.002)
         ready_s = time.time()
-        stage.edge.wait_up(f"{model}-blue")
+        stage.edge.wait_up("cold")
         up_s = time.time()
         stage.target(model, peers.BODY, models.ANSWERS[model])
         answered_s = time.time()

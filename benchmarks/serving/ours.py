@@ -93,15 +93,22 @@ class Ours:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, scripts: dict[str, str]) -> Iterator[Ours]:
-    """Run an edge, and two replicas for each script; endpoints are called after the scripts."""
+def serving(folder: Path, scripts: dict[str, str], *, instances: int = 1) -> Iterator[Ours]:
+    """Run an edge, and replicas for each script; endpoints are called after the scripts.
+
+    Args:
+        folder: Takes code, logs and pairs.
+        scripts: By name.
+        instances: Of the deployment that answers; the one that shadows has one.
+    """
     with contextlib.ExitStack() as stack:
         edge = stack.enter_context(started(folder))
         ours = Ours(edge, list(scripts), secrets.token_urlsafe(24), {})
         for name, script in scripts.items():
-            for deployment in DEPLOYMENTS:
-                ours.pids[f"{name}-{deployment}"] = stack.enter_context(
-                    replica(edge, folder, name, deployment, script)
+            for number, deployment in enumerate(["green", *["blue"] * instances]):
+                id = f"{name}-{deployment}-{number}"
+                ours.pids[id] = stack.enter_context(
+                    replica(edge, folder, name, deployment, script, id)
                 )
         ours.publish(0)
         edge.wait_up(*ours.pids)
@@ -110,20 +117,20 @@ def serving(folder: Path, scripts: dict[str, str]) -> Iterator[Ours]:
 
 @contextlib.contextmanager
 def replica(
-    edge: RunningEdge, folder: Path, endpoint: str, deployment: str, script: str
+    edge: RunningEdge, folder: Path, endpoint: str, deployment: str, script: str, id: str
 ) -> Iterator[int]:
-    """Start a replica; give its process's id."""
-    name = f"{endpoint}-{deployment}"
-    code = folder / name
+    """Start a replica of this id; give its process's id."""
+    code = folder / id
     code.mkdir()
     (code / "score.py").write_text(script)
     spec = ReplicaSpec(
-        ServerSpec(name, "1", str(code), "score.py", limits=LIMITS), endpoint, deployment, "1",
+        ServerSpec(f"{endpoint}-{deployment}", "1", str(code), "score.py", limits=LIMITS),
+        endpoint, deployment, "1",
         edge_url=edge.management, credential=edge.credential(endpoint, deployment, "1"),
         log_dir=str(folder / "logs"), pairs_dir=str(folder / "pairs" / endpoint),
     )
     (code / "spec.json").write_text(json.dumps({
-        "replica": spec.to_dict(), "id": name, "host": "127.0.0.1", "port": 0,
+        "replica": spec.to_dict(), "id": id, "host": "127.0.0.1", "port": 0,
         "state": str(code / "state.json"),
     }))
     command = [sys.executable, "-m", "inferay.serve.server", str(code / "spec.json")]
