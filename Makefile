@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: install demo test lint bench bench-online chaos soak lock
+.PHONY: install demo test lint bench bench-online chaos soak overload lock
 
 install: .venv/.installed
 
@@ -77,6 +77,10 @@ chaos: install
 # An online endpoint under load while everything behind it dies or changes: ten minutes.
 soak: install
 	PYTHONPATH=. $(BIN)/python -m tests.soak $(SOAK_FLAGS)
+
+# Ten times what a deployment takes for a minute, 500 slow clients, a body of 1 GB.
+overload: install
+	PYTHONPATH=. $(BIN)/python -m tests.soak.overload $(OVERLOAD_FLAGS)
 
 # Pins what pyproject.toml asks for. Pins that still fit stay; UV_FLAGS=--upgrade renews all.
 lock: install

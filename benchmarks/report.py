@@ -203,7 +203,10 @@ def add(lines: Sequence[Line], seconds: float, title: str = "Batch") -> str:
     measured["seconds"] += seconds
     for line in lines:
         kind = type(line).__name__
-        key = " ".join([kind, line.name, getattr(line, "peer", "")])
+        peer = f"{getattr(line, 'peer', '')} {line.what}" if isinstance(line, Served) else (
+            getattr(line, "peer", "")
+        )
+        key = " ".join([kind, line.name, peer])
         measured["lines"][key] = {"kind": kind, "row": line.row(), "raw": asdict(line)}
     MEASURED.mkdir(exist_ok=True)
     kept.write_text(json.dumps(measured, indent=1))

@@ -95,8 +95,8 @@ class Member:
         What the user's `shutdown()` raises is the caller's to report.
         """
         self._registration.leave_and_drain(lambda: self.meter.in_flight)
-        self._serving.stop(timeout_s=STOP_S)
         self._mirror.close(timeout_s=MIRROR_END_S)
+        self._serving.stop(timeout_s=STOP_S)
         self._hosted.shutdown()
 
     def _expect(self, is_asking: bool) -> None:

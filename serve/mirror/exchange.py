@@ -39,3 +39,8 @@ class Exchange:
     began_unix_s: float
     took_s: float
     run_s: float | None
+
+    @property
+    def size_bytes(self) -> int:
+        """What it holds in memory."""
+        return len(self.request_body) + len(self.answer_body)

@@ -1,7 +1,6 @@
 """The copies that go to one deployment: what waits, what is in flight, what became of the rest.
 
-`offer` belongs to the thread that answers live requests, all else to the mirror's. Each side has
-counters of its own, which only it changes, so that neither ever waits for a lock.
+All of it belongs to one event loop; only `counts` and `is_busy` may be read from other threads.
 """
 
 from __future__ import annotations
@@ -45,9 +44,6 @@ class Lane:
         timeout_s: Of a copy, once it is sent.
         where: Says where to send copies now.
         record: Writes a pair.
-
-    Attributes:
-        offered: Copies so far, whatever became of them.
     """
 
     def __init__(
@@ -59,12 +55,10 @@ class Lane:
         self._where = where
         self._record = record
         self._queue: deque[Exchange] = deque()
-        self.offered = 0
+        self._offered = 0
         self._dropped: Counter[str] = Counter()
-        self._admitted = 0
-        self._admitted_bytes = 0
-        self._released = 0
-        self._released_bytes = 0
+        self._held = 0
+        self._held_bytes = 0
         self._in_flight = 0
         self._sent = 0
         self._answered = 0
@@ -74,33 +68,34 @@ class Lane:
         self._connecting: set[asyncio.Task[None]] = set()
 
     def offer(self, exchange: Exchange, refusal: str | None) -> None:
-        """Queue a copy, or count why it is not sent: for `refusal`, or for want of room."""
-        self.offered += 1
-        size_bytes = _size_bytes(exchange)
-        held = self._admitted - self._released
-        held_bytes = self._admitted_bytes - self._released_bytes
+        """Send a copy, or queue it, or count why neither: for `refusal`, or for want of room."""
+        self._offered += 1
+        size_bytes = exchange.size_bytes
         if refusal is None and size_bytes > QUEUE_BYTES_MAX:
             refusal = TOO_LARGE
         elif refusal is None and (
-            held >= QUEUE_MAX + IN_FLIGHT_MAX or held_bytes + size_bytes > QUEUE_BYTES_MAX
+            self._held >= QUEUE_MAX + IN_FLIGHT_MAX
+            or self._held_bytes + size_bytes > QUEUE_BYTES_MAX
         ):
             refusal = QUEUE_FULL
         if refusal is not None:
             self._dropped[refusal] += 1
             return
-        self._admitted += 1
-        self._admitted_bytes += size_bytes
+        self._held += 1
+        self._held_bytes += size_bytes
         self._queue.append(exchange)
+        # After the live answer has left, which is written at the end of this turn of the loop.
+        asyncio.get_running_loop().call_soon(self.pump)
 
     @property
     def is_busy(self) -> bool:
         """Whether copies wait or are in flight."""
-        return self._admitted > self._released
+        return self._held > 0
 
     def counts(self) -> dict[str, Any]:
         """Return what became of the copies so far."""
         return {
-            "offered": self.offered, "dropped": dict(self._dropped), "sent": self._sent,
+            "offered": self._offered, "dropped": dict(self._dropped), "sent": self._sent,
             "answered": self._answered, "failed": dict(self._failed),
         }
 
@@ -183,9 +178,5 @@ class Lane:
         self.pump()
 
     def _release(self, exchange: Exchange) -> None:
-        self._released_bytes += _size_bytes(exchange)
-        self._released += 1
-
-
-def _size_bytes(exchange: Exchange) -> int:
-    return len(exchange.request_body) + len(exchange.answer_body)
+        self._held_bytes -= exchange.size_bytes
+        self._held -= 1

@@ -1,4 +1,7 @@
-"""Sends copies of live requests to other deployments, on a thread of its own.
+"""Sends copies of live requests to other deployments, on the event loop that answers these.
+
+A thread of its own would cost the live requests more than the copies do: at each step it takes the
+interpreter's lock from them. Only the disk has a thread.
 
 What becomes of a copy changes nothing for the live request: that one is answered already, what
 waits has a limit, and what does not fit is counted and forgotten. No copy is sent twice.
@@ -8,32 +11,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
-from collections import Counter
 from typing import Any
-
-import uvloop
 
 from inferay.serve.mirror.connection import Destination
 from inferay.serve.mirror.exchange import Exchange
 from inferay.serve.mirror.lane import Lane
 from inferay.serve.mirror.pairs import Answered, PairLog
+from inferay.serve.mirror.writer import PairWriter
 
 _log = logging.getLogger("inferay.mirror")
-
-#: Between two writes of the counts, for who reads the log.
-COUNT_S = 1.0
-
-#: Between two complaints about the disk.
-COMPLAIN_S = 60.0
 
 #: Between two looks whether what is in flight has ended.
 CLOSE_POLL_S = 0.01
 
-#: Between two looks at what waits, while copies are offered: waking this thread for each of them
-#: costs the live requests more than the copies themselves do.
-LOOK_S = 0.005
+#: For the event loop to end what is left, and for the disk to take it.
+END_S = 5.0
 
 #: Why a copy is not sent.
 NO_EDGE = "no_edge"
@@ -43,8 +36,8 @@ CLOSING = "closing"
 class Mirror:
     """Takes finished live requests, and sends the copies that the edge has drawn for them.
 
-    Its thread starts with the first copy. `offer` belongs to one thread; the rest may be called
-    from any.
+    `offer` belongs to the event loop that the copies are sent on; the rest may be called from any
+    thread, `close` from any other.
 
     Args:
         timeout_s: Of a copy: the longest that a request may take, its wait, and a margin.
@@ -53,24 +46,22 @@ class Mirror:
 
     def __init__(self, *, timeout_s: float, log: PairLog | None = None) -> None:
         self._timeout_s = timeout_s
-        self._log = log
+        self._writer = None if log is None else PairWriter(log, self.counters)
         self._lanes: dict[str, Lane] = {}
-        self._counts_written: dict[str, dict[str, Any]] = {}
         self._to: Destination | None = None
         self._is_closing = False
-        self._is_woken = False
-        self._offered_before = 0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self._run, name="mirror", daemon=True)
-        self._complained_s = -COMPLAIN_S
-        self._unlogged: Counter[str] = Counter()
 
     def point_to(self, host: str, port: int, secret: str) -> None:
         """Send copies there from now on; those that are in flight go on."""
         self._to = Destination(host, port, secret)
 
     def offer(self, exchange: Exchange) -> None:
-        """Queue the copies of a request that is answered; never blocks and never raises."""
+        """Send the copies of a request that is answered; never blocks and never raises."""
+        if not exchange.targets:
+            return
+        if self._loop is None:
+            self._begin(asyncio.get_running_loop())
         refusal = CLOSING if self._is_closing else NO_EDGE if self._to is None else None
         for target in exchange.targets:
             lane = self._lanes.get(target)
@@ -79,97 +70,48 @@ class Mirror:
                     target, self._timeout_s, where=lambda: self._to, record=self._record
                 )
             lane.offer(exchange, refusal)
-        if self._is_woken or self._is_closing or not exchange.targets:
-            return
-        self._is_woken = True
-        try:
-            self._wake()
-        except RuntimeError as error:   # no more threads; or it has been closed at this moment
-            self._is_closing = True
-            _log.error("no copies of requests are sent any more: %s", error)
 
     def counters(self) -> dict[str, dict[str, Any]]:
         """Return what became of the copies so far, by deployment."""
-        return {lane.target: lane.counts() for lane in list(self._lanes.values())}
+        return {lane.target: lane.counts() for lane in self._all()}
 
     def close(self, *, timeout_s: float = 0.0) -> None:
         """Take no more, let what is queued be sent, and end; blocks, idempotent.
 
+        The event loop runs on until this returns.
+
         Args:
             timeout_s: After this, what is not answered is given up.
         """
+        has_begun, was_closing = self._loop is not None, self._is_closing
         self._is_closing = True
-        if self._loop is None or not self._thread.is_alive():
+        if not has_begun or was_closing:
             return
+        assert self._loop is not None
         deadline_s = time.monotonic() + timeout_s
         while time.monotonic() < deadline_s and any(lane.is_busy for lane in self._all()):
             time.sleep(CLOSE_POLL_S)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        asyncio.run_coroutine_threadsafe(self._give_up(), self._loop).result(END_S)
+        if self._writer is not None:
+            self._writer.close(timeout_s=END_S)
 
     def _all(self) -> list[Lane]:
-        return list(self._lanes.values())   # at once: the other thread may add one
+        return list(self._lanes.values())   # at once: the event loop may add one
 
-    def _wake(self) -> None:
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._pump)
-            return
-        self._loop = uvloop.new_event_loop()
-        self._loop.call_soon(self._pump)
-        self._loop.call_soon(self._count)
-        self._thread.start()
-
-    # What follows runs on the mirror's own thread.
-
-    def _run(self) -> None:
-        assert self._loop is not None
-        self._loop.run_forever()
-        for lane in self._all():
-            self._loop.run_until_complete(lane.give_up(CLOSING))
-        self._write_counts()
-        self._loop.close()
-        if self._log is not None:
-            self._log.close()
-
-    def _pump(self) -> None:
-        """Send what waits, and look again soon; after nothing was offered, sleep until woken."""
-        assert self._loop is not None
-        offered = sum(lane.offered for lane in self._all())
-        if offered != self._offered_before:
-            self._offered_before = offered
-            self._loop.call_later(LOOK_S, self._pump)
-        else:
-            self._is_woken = False   # first: what is offered from now on wakes this once more
-        for lane in self._all():
-            lane.pump()
-
-    def _count(self) -> None:
-        assert self._loop is not None
-        self._write_counts()
-        self._loop.call_later(COUNT_S, self._count)
-
-    def _write_counts(self) -> None:
-        for lane in self._all():
-            counts = lane.counts() | {"unlogged": self._unlogged[lane.target]}
-            if self._log is None or counts == self._counts_written.get(lane.target):
-                continue
-            try:
-                self._log.count(lane.target, counts)
-                self._counts_written[lane.target] = counts
-            except OSError as error:
-                self._complain(error)
-
-    def _record(self, exchange: Exchange, target: str, answer: Answered) -> None:
-        if self._log is None:
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        if self._writer is None:
             return
         try:
-            self._log.append(exchange, target, answer)
-        except OSError as error:
-            self._unlogged[target] += 1
-            self._complain(error)
+            self._writer.start()
+        except RuntimeError as error:   # the user's code has taken all threads there may be
+            self._writer = None
+            _log.error("pairs of live and shadow answers are not written: %s", error)
 
-    def _complain(self, error: OSError) -> None:
-        now_s = time.monotonic()
-        if now_s - self._complained_s >= COMPLAIN_S:
-            self._complained_s = now_s
-            _log.error("pairs of live and shadow answers cannot be written: %s", error)
+    async def _give_up(self) -> None:
+        for lane in self._all():
+            await lane.give_up(CLOSING)
+
+    def _record(self, exchange: Exchange, target: str, answer: Answered) -> None:
+        if self._writer is not None:
+            self._writer.offer(exchange, target, answer)

@@ -31,19 +31,25 @@ def record(
     took_s: float, rate: float, is_retried: bool, path: Path = RESULTS,
 ) -> None:
     """Add a run to the table."""
-    text = path.read_text()
-    if TITLE not in text:
-        text = f"{text.rstrip()}\n\n{_HEAD}"
     total, good, refused = (
         tally.outcomes.total(), tally.outcomes["200"], tally.outcomes["refused"]
     )
     at_haproxy = sum(count for (name, _), count in by_fault.items() if name == "HAProxy SIGKILL")
-    cells = (
+    add_rows(TITLE, _HEAD, [(
         commit(), "yes" if is_retried else "no", f"{rate:g}", f"{took_s:.0f}", total, good,
         refused, total - good - refused, at_haproxy, f"{tally.percentile_ms(0.5):.1f}",
         f"{tally.percentile_ms(0.99):.1f}", len(spans) - 2,
-    )
-    row = f"| {' | '.join(map(str, cells))} |\n"
-    head, _, rest = text.partition(TITLE)
+    )], path)
+
+
+def add_rows(
+    title: str, head: str, rows: Sequence[tuple[object, ...]], path: Path = RESULTS
+) -> None:
+    """Add rows to the table of a section, which begins with its title; make it where it lacks."""
+    text = path.read_text()
+    if title not in text:
+        text = f"{text.rstrip()}\n\n{head}"
+    before, _, rest = text.partition(title)
     table, separator, after = rest.partition("\n## ")
-    path.write_text(head + TITLE + table.rstrip("\n") + "\n" + row + separator + after)
+    added = "".join(f"| {' | '.join(map(str, cells))} |\n" for cells in rows)
+    path.write_text(before + title + table.rstrip("\n") + "\n" + added + separator + after)

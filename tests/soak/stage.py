@@ -142,7 +142,7 @@ class Stage:
         """Kill one of at least two replicas of blue, and wait for its successor."""
         before = self.up("blue")
         assert len(before) >= 2, before
-        psutil.Process(_listener(before[0][1])).kill()
+        psutil.Process(listener(before[0][1])).kill()
         wait_until(lambda: before[0] not in self.up("blue"), "the replica to be gone", LIMIT_S)
         self.wait_for_replicas("blue", len(before))
 
@@ -214,7 +214,8 @@ class Stage:
         return None
 
 
-def _listener(port: int) -> int:
+def listener(port: int) -> int:
+    """Return the process that listens on a port."""
     for one in psutil.net_connections("tcp"):
         if one.status == psutil.CONN_LISTEN and getattr(one.laddr, "port", 0) == port and one.pid:
             return one.pid

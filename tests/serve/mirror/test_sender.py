@@ -1,33 +1,74 @@
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvloop
 
-from inferay.serve.mirror import lane
+from inferay.serve.mirror import lane, writer
+from inferay.serve.mirror.exchange import Exchange
 from inferay.serve.mirror.pairs import Pair, PairLog, folder_of
 from inferay.serve.mirror.sample import read_sample
 from inferay.serve.mirror.sender import Mirror
 from tests.serve.mirror.shadows import answer, exchange, hang, say, shadow, wait_until
 
+
+class OnLoop:
+    """A mirror, and the event loop that live requests are answered on."""
+
+    def __init__(self, mirror: Mirror, loop: asyncio.AbstractEventLoop) -> None:
+        self.mirror = mirror
+        self._loop = loop
+
+    def offer(self, *exchanges: Exchange) -> None:
+        async def offer() -> None:
+            for one in exchanges:
+                self.mirror.offer(one)
+
+        asyncio.run_coroutine_threadsafe(offer(), self._loop).result(10)
+
+    @property
+    def green(self) -> lane.Lane:
+        return self.mirror._lanes["green"]
+
+    def counters(self) -> dict[str, dict[str, Any]]:
+        return self.mirror.counters()
+
+    def close(self, timeout_s: float = 0.0) -> None:
+        self.mirror.close(timeout_s=timeout_s)
+
+
 #: Makes a mirror that sends to a port, and ends with the test.
-Make = Callable[..., Mirror]
+Make = Callable[..., OnLoop]
 
 
 @pytest.fixture
-def mirror(tmp_path: Path) -> Iterator[Make]:
-    made: list[Mirror] = []
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    found = uvloop.new_event_loop()
+    thread = threading.Thread(target=found.run_forever)
+    thread.start()
+    yield found
+    found.call_soon_threadsafe(found.stop)
+    thread.join()
+    found.close()
 
-    def make(port: int | None, timeout_s: float = 5.0) -> Mirror:
+
+@pytest.fixture
+def mirror(tmp_path: Path, loop: asyncio.AbstractEventLoop) -> Iterator[Make]:
+    made: list[OnLoop] = []
+
+    def make(port: int | None, timeout_s: float = 5.0) -> OnLoop:
         log = PairLog(tmp_path, "blue", "r1", f"replica{len(made)}")
-        made.append(Mirror(timeout_s=timeout_s, log=log))
+        made.append(OnLoop(Mirror(timeout_s=timeout_s, log=log), loop))
         if port is not None:
-            made[-1].point_to("127.0.0.1", port, "s3cret")
+            made[-1].mirror.point_to("127.0.0.1", port, "s3cret")
         return made[-1]
 
     yield make
@@ -39,7 +80,7 @@ def pairs_in(folder: Path, target: str = "green") -> list[Pair]:
     return list(read_sample(folder_of(folder, "blue", target)).pairs())
 
 
-def failures(mirror: Mirror, target: str = "green") -> dict[str, int]:
+def failures(mirror: OnLoop, target: str = "green") -> dict[str, int]:
     failed: dict[str, int] = mirror.counters()[target]["failed"]
     return failed
 
@@ -102,7 +143,7 @@ def test_connections_are_used_again(mirror: Make) -> None:
         for number in range(10):
             one.offer(exchange(f"id-{number}"))
             green.wait_for(number + 1)
-            wait_until(lambda: not one._lanes["green"].is_busy)
+            wait_until(lambda: not one.green.is_busy)
         assert {copy.connection for copy in green.copies} == {1}
 
 
@@ -112,9 +153,9 @@ def test_a_connection_that_the_edge_has_closed_is_not_used_again(mirror: Make) -
         one = mirror(green.port)
         for number in range(3):
             one.offer(exchange(f"id-{number}"))
-            wait_until(lambda: not one._lanes["green"].is_busy)
+            wait_until(lambda: not one.green.is_busy)
             wait_until(lambda: not any(
-                each.can_be_used for each in one._lanes["green"]._idle
+                each.can_be_used for each in one.green._idle
             ))
         assert [copy.connection for copy in green.copies] == [1, 2, 3]
     assert failures(one) == {}
@@ -125,7 +166,7 @@ def test_a_new_edge_gets_the_copies_from_then_on(mirror: Make) -> None:
         one = mirror(old.port)
         one.offer(exchange("id-1"))
         wait_until(lambda: one.counters()["green"]["answered"] == 1)
-        one.point_to("127.0.0.1", new.port, "other")
+        one.mirror.point_to("127.0.0.1", new.port, "other")
         one.offer(exchange("id-2"))
         assert new.wait_for(1)[0].header("x-inferay-edge") == "other"
         assert len(old.copies) == 1
@@ -233,16 +274,38 @@ def test_only_the_digest_of_a_large_answer_is_kept(mirror: Make, tmp_path: Path)
     assert (pair.shadow.body.content, pair.shadow.body.size_bytes) == (None, len(large))
 
 
-def test_an_offer_costs_the_live_request_nothing_whatever_the_shadow_does(mirror: Make) -> None:
+def test_an_offer_costs_the_live_request_nothing_whatever_the_shadow_does(
+    mirror: Make, loop: asyncio.AbstractEventLoop
+) -> None:
+    async def took_s(one: OnLoop) -> list[float]:
+        found = []
+        for number in range(2000):
+            began_s = time.perf_counter()
+            one.mirror.offer(exchange(f"id-{number}"))
+            found.append(time.perf_counter() - began_s)
+        return found
+
     with shadow(hang) as green:
         one = mirror(green.port)
         one.offer(exchange("first"))
-        took_s = []
-        for number in range(2000):
-            began_s = time.perf_counter()
-            one.offer(exchange(f"id-{number}"))
-            took_s.append(time.perf_counter() - began_s)
-    assert sorted(took_s)[1000] < 0.001
+        found = asyncio.run_coroutine_threadsafe(took_s(one), loop).result(30)
+    assert sorted(found)[1000] < 0.001
+
+
+def test_a_live_answer_leaves_before_its_copy_is_sent(
+    mirror: Make, loop: asyncio.AbstractEventLoop
+) -> None:
+    async def sent_within_the_turn(one: OnLoop) -> int:
+        one.mirror.offer(exchange("second"))
+        return int(one.counters()["green"]["sent"])
+
+    with shadow(answer()) as green:
+        one = mirror(green.port)
+        one.offer(exchange("first"))
+        wait_until(lambda: not one.green.is_busy)
+        found = asyncio.run_coroutine_threadsafe(sent_within_the_turn(one), loop).result(10)
+        assert found == 1
+        wait_until(lambda: one.counters()["green"]["answered"] == 2)
 
 
 def test_closing_sends_what_is_queued_and_leaves_no_thread(mirror: Make) -> None:
@@ -289,3 +352,19 @@ def test_a_disk_that_cannot_be_written_costs_only_the_log(
         one.close(timeout_s=5)
     assert one.counters()["green"]["answered"] == 3
     assert len(caplog.records) == 1
+
+
+def test_pairs_that_come_faster_than_the_disk_takes_them_are_counted(
+    mirror: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "PAIRS_MAX", 3)
+    folder = folder_of(tmp_path, "blue", "green")
+    folder.mkdir()
+    with shadow(answer()) as green:
+        one = mirror(green.port)
+        one.offer(*(exchange(f"id-{number}") for number in range(10)))
+        wait_until(lambda: one.counters()["green"]["answered"] == 10)
+        one.close(timeout_s=5)
+    kept = len(pairs_in(tmp_path))
+    assert 3 <= kept < 10
+    assert read_sample(folder).counts[0]["unlogged"] == 10 - kept
