@@ -8,7 +8,8 @@ here; the tables go to `RESULTS.md`, whatever they say.
     mirror       10 % mirror on beside off
     mlserver, litserve, bentoml, mlflow, ray_serve
                  the edge beside each of them alone, at the best of its settings
-    deployments  50 deployments on one machine: memory and CPU of each while idle
+    deployments  50 deployments on one machine, as plain processes: memory and CPU while idle
+    on_serve     1, 10 and 50 deployments of the product on Ray Serve: the same, and updates
     cold         a replica's start: process, imports, model, first call
 
     make bench-online WORKS="table mirror" ROUNDS=3 SECONDS=5
@@ -27,7 +28,7 @@ from pathlib import Path
 
 from benchmarks.batch import scratch
 from benchmarks.report import Figure, Line, Served, add
-from benchmarks.serving import idle, models, ours, peers
+from benchmarks.serving import idle, models, on_serve, ours, peers
 from benchmarks.serving.load import Load, Target, check_wrk, drive
 
 CONNECTIONS = (1, 16, 64)
@@ -50,6 +51,7 @@ def main() -> None:
         "table": table, "bodies": bodies, "mirror": mirror,
         **{name: beside_peer(name) for name in peers.PEERS},
         "deployments": idle.deployments, "cold": idle.cold,
+        "on_serve": on_serve.deployments,
     }
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

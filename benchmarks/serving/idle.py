@@ -51,11 +51,11 @@ def deployments(folder: Path, options: argparse.Namespace) -> Iterator[Line]:
             )
             for number in range(options.count)
         ]
-        edge_pids = [edge.process.pid, int(edge.state().haproxy["pid"])]
+        edge_pids = [edge.process.pid]   # HAProxy is its child
         edge.wait_up(*(f"e{number}-blue" for number in range(options.count)))
-        before_s = {pid: _cpu_s(pid) for pid in pids + edge_pids}
+        before_s = {pid: cpu_s(pid) for pid in pids + edge_pids}
         time.sleep(IDLE_S)   # this is what is measured
-        used = {pid: (_cpu_s(pid) - before_s[pid]) / IDLE_S for pid in before_s}
+        used = {pid: (cpu_s(pid) - before_s[pid]) / IDLE_S for pid in before_s}
         memory_mb = [psutil.Process(pid).memory_full_info().pss / 1e6 for pid in pids]
     yield Figure(
         "memory of an idle replica", f"proportional set size of each of {options.count} plain "
@@ -114,9 +114,8 @@ def _start_once(folder: Path, model: str) -> dict[str, float]:
     }
 
 
-def _cpu_s(pid: int) -> float:
-    """Return what a process and its children have used so far."""
+def cpu_s(pid: int) -> float:
+    """Return what a process and all that it has started have used so far."""
     one = psutil.Process(pid)
-    return float(sum(
-        each.cpu_times().user + each.cpu_times().system for each in [one, *one.children()]
-    ))
+    times = [each.cpu_times() for each in [one, *one.children(recursive=True)]]
+    return float(sum(each.user + each.system for each in times))

@@ -149,10 +149,10 @@ class Stage:
     def kill_serve_controller(self) -> None:
         """Kill Serve's controller, and wait until another one runs."""
         before = {one.id for one in self.edge().replicas}
-        pid = self._controller()
+        pid = self.serve_controller()
         assert pid is not None
         psutil.Process(pid).kill()
-        wait_until(lambda: self._controller() not in (None, pid), "a new controller", LIMIT_S)
+        wait_until(lambda: self.serve_controller() not in (None, pid), "a new controller", LIMIT_S)
         # One that was just starting may be another, but what served goes on.
         assert before & {one.id for one in self.edge().replicas}
         self.wait_for_replicas("blue", 2)
@@ -173,10 +173,10 @@ class Stage:
 
     def reload_haproxy(self) -> None:
         """Let a new HAProxy process take over."""
-        self._process("edge").send_signal(signal.SIGHUP)
+        self.process("edge").send_signal(signal.SIGHUP)
 
     def _kill(self, name: str) -> None:
-        process = self._process(name)
+        process = self.process(name)
         process.kill()
 
         def is_back() -> bool:
@@ -190,7 +190,8 @@ class Stage:
 
         wait_until(is_back, f"a new {name}", LIMIT_S)
 
-    def _process(self, name: str) -> psutil.Process:
+    def process(self, name: str) -> psutil.Process:
+        """Return the process of a part: `control`, `edge` …"""
         found = Process(**read_json(self.workspace.run / "processes.json")[name]).find()
         assert found is not None
         return found
@@ -201,7 +202,7 @@ class Stage:
             return pid
         return None
 
-    def _controller(self) -> int | None:
+    def serve_controller(self) -> int | None:
         """Return the process of Serve's controller in this workspace's Ray."""
         temp_dir = read_json(self.workspace.run / "ray.json")["temp_dir"]
         for process in psutil.process_iter():
