@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 
 from inferay.engine.resources import OnlineDeployment
 from inferay.engine.resources import online as declared
-from inferay.errors import InvalidInput
+from inferay.engine.resources.wording import shown
+from inferay.errors import InvalidInput, nearest
 from inferay.serve.replica_spec import Probe, ReplicaSpec, Scale
 from inferay.serve.server.calls import Batching
 from inferay.serve.server.limits import Limits
@@ -17,8 +19,17 @@ from inferay.serve.server.spec import ServerSpec
 BATCH_SIZE = "inferay.max_batch_size"
 BATCH_WAIT = "inferay.batch_wait_ms"
 
+#: A deployment's property that lets a GPU instance type run on CPUs.
+ALLOW_CPU = "inferay.allow_cpu"
+
+_DEPLOYMENT_PROPERTIES = (BATCH_SIZE, BATCH_WAIT, ALLOW_CPU)
+
 #: An endpoint's property: whether a request that was sent to a replica that died is sent again.
 RETRY_SENT = "inferay.retry_sent_requests"
+
+#: An endpoint's properties: the tokens' `iss` and `aud`, and where the issuer's keys are.
+ISSUER, AUDIENCE, KEYS = "inferay.token_issuer", "inferay.token_audience", "inferay.jwks_uri"
+ISSUER_PROPERTIES = (ISSUER, AUDIENCE, KEYS)
 
 #: A replica answers by itself when a request takes too long; the edge waits for that answer.
 EDGE_MARGIN_S = 1.0
@@ -57,6 +68,7 @@ def server_spec(
             "scoring script",
             target="code_configuration",
         )
+    _check_known(deployment.properties, _DEPLOYMENT_PROPERTIES)
     return ServerSpec(
         name=name or deployment.name, version=version, code_dir=code_dir,
         scoring_script=deployment.code_configuration.scoring_script,
@@ -64,6 +76,21 @@ def server_spec(
         environment_variables=dict(deployment.environment_variables), packages=packages,
         limits=limits_of(deployment), batching=batching_of(deployment), prefix=prefix,
     )
+
+
+def check_endpoint_properties(properties: Mapping[str, str]) -> None:
+    """Check what is ours of an endpoint's properties.
+
+    Raises:
+        InvalidInput: One is misspelt, or is neither "true" nor "false".
+    """
+    _check_known(properties, (RETRY_SENT, *ISSUER_PROPERTIES))
+    value = properties.get(RETRY_SENT, "false")
+    if value not in ("true", "false"):
+        raise InvalidInput(
+            f'properties: {RETRY_SENT}: expected "true" or "false", got {shown(value)}',
+            target="/properties/properties",
+        )
 
 
 def limits_of(deployment: OnlineDeployment) -> Limits:
@@ -110,6 +137,16 @@ def scale_of(deployment: OnlineDeployment) -> Scale | None:
         settings.min_instances, settings.max_instances,
         settings.target_utilization_percentage, settings.polling_interval,
     )
+
+
+def _check_known(properties: Mapping[str, str], known: Sequence[str]) -> None:
+    """Refuse a misspelt property of ours: it would do nothing."""
+    for name in properties:
+        if name.startswith("inferay.") and name not in known:
+            raise InvalidInput(
+                f"properties: unknown property '{name[:100]}'{nearest(name, known)}",
+                target="/properties/properties",
+            )
 
 
 def _number(

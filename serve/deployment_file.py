@@ -10,14 +10,11 @@ from typing import Any
 from inferay.engine.resources import Model, OnlineDeployment, is_local_path, load
 from inferay.engine.resources.instance_types import instance_type
 from inferay.errors import InvalidInput, nearest
-from inferay.serve.declared import FIRST_VERSION, probe_of, scale_of, server_spec
+from inferay.serve.declared import ALLOW_CPU, FIRST_VERSION, probe_of, scale_of, server_spec
 from inferay.serve.replica_spec import ApplicationSpec, ReplicaResources, ReplicaSpec
 
 #: What a person may give.
 ARGUMENTS = ("deployment", "num_cpus")
-
-#: A deployment's property that lets a GPU instance type run on CPUs.
-ALLOW_CPU = "inferay.allow_cpu"
 
 
 def read_deployment(args: Mapping[str, Any]) -> ApplicationSpec:

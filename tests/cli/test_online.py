@@ -186,6 +186,8 @@ def test_wrong_percentages_are_refused_before_anybody_is_asked(
      "did you mean 'green'"),
     (["online-deployment", "update", "-n", "blue", "-e", "sums", "--set", "instance_cont=2"], 2,
      "did you mean 'instance_count'"),
+    (["online-deployment", "update", "-n", "blue", "-e", "sums", "--set",
+      'properties."inferay.max_batch"=8'], 2, "did you mean 'inferay.max_batch_size'"),
     (["online-deployment", "show", "-n", "gren", "-e", "sums"], 3, "did you mean 'green'"),
     (["online-deployment", "delete", "-n", "blue", "-e", "sums", "-y"], 4, "--traffic"),
     (["online-deployment", "delete", "-n", "green", "-e", "sums"], 2, "--yes"),

@@ -7,8 +7,9 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from inferay.control.issuers import AUDIENCE, ISSUER, KEYS, KEYS_MAX, Issuer, issuer_of, read_keys
+from inferay.control.issuers import KEYS_MAX, Issuer, issuer_of, read_keys
 from inferay.errors import InvalidInput
+from inferay.serve.declared import AUDIENCE, ISSUER, KEYS
 
 GIVEN = {ISSUER: "https://issuer/v2.0", AUDIENCE: "api://me", KEYS: "https://issuer/keys"}
 ISSUER_OF_TEST = Issuer(*GIVEN.values())

@@ -58,3 +58,20 @@ def test_a_deployment_without_code_is_refused() -> None:
 def test_a_wrong_property_is_named(properties: dict[str, str], said: str) -> None:
     with pytest.raises(InvalidInput, match=said):
         batching_of(OnlineDeployment(name="blue", properties=properties))
+
+
+@pytest.mark.parametrize(("properties", "said"), [
+    ({"inferay.max_batchsize": "8"}, "'inferay.max_batchsize'; did you mean .*max_batch_size'"),
+    ({"inferay.retry_sent_requests": "true"}, "unknown property 'inferay.retry_sent_requests'"),
+])
+def test_a_misspelt_property_of_a_deployment_is_refused(
+    sample: OnlineDeployment, properties: dict[str, str], said: str
+) -> None:
+    sample.properties = {"team": "a", **properties}
+    with pytest.raises(InvalidInput, match=said):
+        server_spec(sample, code_dir="/code")
+
+
+def test_properties_that_are_not_ours_are_anybodys(sample: OnlineDeployment) -> None:
+    sample.properties = {"team": "a", "azureml.anything": "b", "inferay.allow_cpu": "true"}
+    assert server_spec(sample, code_dir="/code").batching is None

@@ -26,14 +26,11 @@ from sqlalchemy.orm import Session
 from inferay.control.context import Context
 from inferay.control.tables import Endpoint
 from inferay.errors import InferayError, InvalidInput, Unavailable
+from inferay.serve.declared import AUDIENCE, ISSUER, ISSUER_PROPERTIES, KEYS
 from inferay.serve.edge.edge import ALGORITHMS, check_names
 from inferay.serve.routing import EndpointRoute, RoutingTable, TrustedKey
 
 log = logging.getLogger(__name__)
-
-#: An endpoint's properties: the tokens' `iss` and `aud`, and where the issuer's keys are.
-ISSUER, AUDIENCE, KEYS = "inferay.token_issuer", "inferay.token_audience", "inferay.jwks_uri"
-ISSUER_PROPERTIES = (ISSUER, AUDIENCE, KEYS)
 
 #: Issuers announce new keys hours before they sign with them, and end old ones within minutes.
 REFRESH_S = 300.0

@@ -31,15 +31,13 @@ from inferay.engine.resources import (
     parse_reference,
 )
 from inferay.errors import Conflict, InvalidInput
+from inferay.serve.declared import ALLOW_CPU
 
 #: On one machine an instance asks Ray for this share of its CPUs.
 EMBEDDED_SHARE = 1 / 64
 
 #: Ray counts resources in ten-thousandths.
 RAY_DECIMALS = 4
-
-#: A deployment's property that lets a GPU instance type run on CPUs.
-ALLOW_CPU = "inferay.allow_cpu"
 
 #: Registries whose environments are images that Microsoft curates.
 CURATED = re.compile(r"^AzureML-|^acft-", re.IGNORECASE)

@@ -16,7 +16,7 @@ from inferay.config import Workspace
 from inferay.control.applications import resolve, write_application
 from inferay.control.context import Context
 from inferay.control.credentials import ensure_keys, regenerate
-from inferay.control.issuers import ISSUER_PROPERTIES, issuer_of
+from inferay.control.issuers import issuer_of
 from inferay.control.operations import begin
 from inferay.control.tables import Deployment, Endpoint, Operation, Revision, now
 from inferay.engine.resources import (
@@ -25,9 +25,8 @@ from inferay.engine.resources import (
     from_rest,
     to_rest,
 )
-from inferay.engine.resources.wording import shown
 from inferay.errors import Conflict, InvalidInput, NotFound, nearest
-from inferay.serve.declared import RETRY_SENT
+from inferay.serve.declared import check_endpoint_properties
 
 #: The rules that a PUT keeps where its body does not name them: else a changed tag would take an
 #: endpoint off the air.
@@ -61,7 +60,7 @@ def put_endpoint(
     for rule in RULES:
         properties[rule] = {one: share for one, share in properties[rule].items() if share}
         _check_shares(session, name, rule, properties[rule])
-    _check_properties(entity.properties)
+    check_endpoint_properties(entity.properties)
     issuer = issuer_of(entity.properties, uses_keys=entity.auth_mode == "key")
     if issuer != issuer_of(before.get("properties") or {}, uses_keys=False):
         row.trusted_keys = []   # not one request longer, whether the new ones can be fetched or not
@@ -215,22 +214,6 @@ def live_revision(session: Session, endpoint: str, name: str) -> Revision | None
     return session.scalar(select(Revision).where(
         Revision.endpoint == endpoint, Revision.deployment == name, Revision.is_live
     ))
-
-
-def _check_properties(properties: Mapping[str, str]) -> None:
-    """Check what is ours of an endpoint's properties: a misspelt one would do nothing."""
-    known = (RETRY_SENT, *ISSUER_PROPERTIES)
-    for name, value in properties.items():
-        if name.startswith("inferay.") and name not in known:
-            raise InvalidInput(
-                f"properties: unknown property '{name[:100]}'{nearest(name, known)}",
-                target="/properties/properties",
-            )
-        if name == RETRY_SENT and value not in ("true", "false"):
-            raise InvalidInput(
-                f"properties: {name}: expected \"true\" or \"false\", got {shown(value)}",
-                target="/properties/properties",
-            )
 
 
 def _check_shares(session: Session, endpoint: str, rule: str, shares: Mapping[str, int]) -> None:
