@@ -28,6 +28,26 @@ def run(data):
     return [words, listing, os.environ["GREETING"]]
 """
 
+AZURES = """\
+$schema: https://azuremlschemas.azureedge.net/latest/managedOnlineDeployment.schema.json
+type: managed
+model: {path: ./model-1/}
+environment:
+  conda_file: ./conda.yaml
+  image: mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu22.04:latest
+instance_type: Standard_DS3_v2
+instance_count: 1
+egress_public_network_access: disabled
+app_insights_enabled: true
+data_collector: {collections: {model_inputs: {enabled: 'True'}}}
+scale_settings: {type: default}
+liveness_probe: {initial_delay: 10, period: 10, timeout: 2, failure_threshold: 30}
+readiness_probe: {initial_delay: 10, period: 10, timeout: 2, success_threshold: 1}
+environment_variables: {LEVEL: 1}
+tags: {team: a}
+properties: {azureml.anything: 'true'}
+"""
+
 RAISES = "def init():\n    raise RuntimeError('no weights here')\n\ndef run(data):\n    return 1\n"
 
 
@@ -81,6 +101,22 @@ def test_requests_are_split_mirrored_and_addressed_as_the_rules_say(local: Local
                                            "gren=100").err
 
 
+def test_azures_commands_and_file_are_taken_as_they_are(local: Local) -> None:
+    local.good("online-endpoint create --name typed --web")
+    (local.folder / "model-1").mkdir()
+    (local.folder / "model-1" / "m.txt").touch()
+    (local.folder / "conda.yaml").write_text("dependencies: [python=3.11]\n")
+    local.write("other", "blue", more=AZURES)
+    created = local.good("online-deployment create -n blue --endpoint typed --file blue.yml "
+                         "--local true --local-enable-gpu true --package-model false")
+    assert "egress_public_network_access: has no effect here; ignored" in created.err
+    # Without a traffic rule the only deployment answers.
+    assert local.invoke("typed", 7).json == {"version": 1, "got": 7}
+    local.good("online-deployment create -n green -e typed -f blue.yml --vscode-debug false")
+    assert local.invoke("typed").code == 3
+    assert local.invoke("typed", 8, "--deployment-name green").json == {"version": 1, "got": 8}
+
+
 def test_an_update_takes_up_the_code_of_now_and_drops_no_request(local: Local) -> None:
     key = local.endpoint("updated")
     local.write("updated", "blue")
@@ -123,6 +159,7 @@ def test_what_is_wrong_in_the_file_is_one_line_and_code_2(local: Local) -> None:
     for change, said in (
         ("scoring_script: score.py=scoring_script: skore.py", "skore.py"),
         ("name: blue=model: azureml:digits:1\nname: blue", "is not on this machine"),
+        ("name: blue=properties: {inferay.max_batchsize: 8}\nname: blue", "did you mean"),
     ):
         old, new = change.split("=")
         text = (local.folder / "blue.yml").read_text()
@@ -131,6 +168,24 @@ def test_what_is_wrong_in_the_file_is_one_line_and_code_2(local: Local) -> None:
         assert (failed.code, len(failed.err.splitlines())) == (2, 1)
         assert said in failed.err
     assert local("online-deployment create -f blue.yml -e nothing").code == 3
+    for words, said in (
+        ("online-endpoint update -n wrong --set properties.\"inferay.retry_sent\"=true", "did you"),
+        ("online-deployment get-logs -n blue -e wrong -l 0", "from 1 to"),
+        ("online-endpoint list --local maybe", "expected true or false, got 'maybe'"),
+    ):
+        failed = local(words)
+        assert (failed.code, len(failed.err.splitlines())) == (2, 1), failed.err
+        assert said in failed.err
+
+
+def test_a_script_is_not_parsed_beforehand_where_that_is_not_wanted(local: Local) -> None:
+    local.endpoint("unparsed")
+    local.write("unparsed", "blue", "def run(data) return 1\n")
+    create = "online-deployment create -f blue.yml"
+    assert local(create).code == 2
+    failed = local(f"{create} --skip-script-validation")
+    assert failed.code == 1
+    assert "SyntaxError" in failed.err
 
 
 def test_a_process_that_died_is_told_of_and_started_again_by_an_update(local: Local) -> None:

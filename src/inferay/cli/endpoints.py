@@ -190,7 +190,8 @@ def _update_deployment(options: argparse.Namespace) -> Any:
 
 def _put_deployment(options: argparse.Namespace, entity: Any, *, set_default: bool) -> Any:
     deployment = connect(options).batch_deployments.create_or_update(
-        entity, set_default=set_default, wait=not options.no_wait
+        entity, set_default=set_default, wait=not options.no_wait,
+        skip_script_validation=options.skip_script_validation,
     )
     warn(options, deployment.warnings)
     return deployment.to_dict()

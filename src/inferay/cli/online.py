@@ -42,6 +42,7 @@ def _add_endpoint(groups: Groups) -> None:
         command.add_argument("-n", "--name")
         add_no_wait(command)
         _add_local(command)
+        _add_switch(command, "--web", argparse.SUPPRESS)
     create.add_argument("--auth-mode", help="key, aml_token or aad_token (key)")
     update.add_argument("-r", "--traffic", nargs="+", metavar="NAME=PERCENT",
                         help="who gets requests, such as \"blue=90 green=10\"")
@@ -96,8 +97,10 @@ def _add_deployment(groups: Groups) -> None:
         command.add_argument("--skip-script-validation", action="store_true")
         add_no_wait(command)
         _add_local(command)
-        command.add_argument("--vscode-debug", action="store_true",
-                             help="listen for a debugger; with --local")
+        _add_switch(command, "--vscode-debug", "listen for a debugger; with --local")
+        # Azure's scripts may give them: a process sees the GPUs of its machine by itself.
+        for flag in ("--local-enable-gpu", "--package-model", "--web"):
+            _add_switch(command, flag, argparse.SUPPRESS)
     create.add_argument("--all-traffic", action="store_true",
                         help="give it all requests once it is up")
     for name, run, help_text in (
@@ -122,8 +125,20 @@ def _add_deployment(groups: Groups) -> None:
 
 
 def _add_local(parser: Parser) -> None:
-    parser.add_argument("--local", action="store_true",
-                        help="on this machine, as plain processes, without a control plane")
+    _add_switch(parser, "--local",
+                "on this machine, as plain processes, without a control plane")
+
+
+def _add_switch(parser: Parser, flag: str, help_text: str) -> None:
+    """Add a flag that may be followed by `true` or `false`, as some of Azure's are."""
+    parser.add_argument(flag, nargs="?", const=True, default=False, type=_truth, help=help_text,
+                        metavar="true|false")
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"expected true or false, got '{text}'")
+    return text.lower() == "true"
 
 
 def parse_shares(flag: str, words: list[str]) -> dict[str, int]:
@@ -279,7 +294,8 @@ def _create_deployment(options: argparse.Namespace) -> Any:
     _check_debug(options)
     entity = _declared(options, None)
     deployment = connect_online(options).online_deployments.create(
-        entity, all_traffic=options.all_traffic, wait=not options.no_wait
+        entity, all_traffic=options.all_traffic, wait=not options.no_wait,
+        skip_script_validation=options.skip_script_validation,
     )
     warn(options, deployment.warnings)
     _tell_debugger(options, deployment)
@@ -299,7 +315,9 @@ def _update_deployment(options: argparse.Namespace) -> Any:
     entity = _declared(options, base)
     if entity.endpoint_name is not None:
         deployments.get(entity.name, entity.endpoint_name)
-    deployment = deployments.create_or_update(entity, wait=not options.no_wait)
+    deployment = deployments.create_or_update(
+        entity, wait=not options.no_wait, skip_script_validation=options.skip_script_validation
+    )
     warn(options, deployment.warnings)
     _tell_debugger(options, deployment)
     return deployment.to_dict()

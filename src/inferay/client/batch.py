@@ -135,12 +135,13 @@ class BatchDeployments:
         self._http = http
 
     def create_or_update(
-        self, deployment: BatchDeployment, *, set_default: bool = False, wait: bool = True
+        self, deployment: BatchDeployment, *, set_default: bool = False, wait: bool = True,
+        skip_script_validation: bool = False,
     ) -> BatchDeployment:
         """Create or replace a deployment, and what it holds inline: code, model, environment.
 
-        Blocks until it is ready, unless told not to `wait`. Its `notices` are in the entity's
-        `warnings`.
+        Blocks until it is ready, unless told not to `wait`. With `skip_script_validation` the
+        script is not parsed here. Its `notices` are in the entity's `warnings`.
 
         Raises:
             InvalidInput: Something in it is wrong.
@@ -151,7 +152,9 @@ class BatchDeployments:
                 "endpoint_name: missing; it is required (or --endpoint-name)",
                 target="endpoint_name",
             )
-        deployment = resolve_local_paths(deployment)
+        deployment = resolve_local_paths(
+            deployment, skip_script_validation=skip_script_validation
+        )
         address = self._address(str(deployment.endpoint_name), deployment.name)
         self._http.get(f"/v1/batchEndpoints/{segment(str(deployment.endpoint_name))}")
         body = body_of(self._http, deployment)

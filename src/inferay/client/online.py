@@ -180,7 +180,8 @@ class OnlineDeployments:
         self._http = http
 
     def create(
-        self, deployment: OnlineDeployment, *, all_traffic: bool = False, wait: bool = True
+        self, deployment: OnlineDeployment, *, all_traffic: bool = False, wait: bool = True,
+        skip_script_validation: bool = False,
     ) -> OnlineDeployment:
         """Create a deployment; see `create_or_update`.
 
@@ -194,16 +195,20 @@ class OnlineDeployments:
                 "with online-deployment update",
                 target=deployment.name,
             )
-        return self.create_or_update(deployment, all_traffic=all_traffic, wait=wait)
+        return self.create_or_update(
+            deployment, all_traffic=all_traffic, wait=wait,
+            skip_script_validation=skip_script_validation,
+        )
 
     def create_or_update(
-        self, deployment: OnlineDeployment, *, all_traffic: bool = False, wait: bool = True
+        self, deployment: OnlineDeployment, *, all_traffic: bool = False, wait: bool = True,
+        skip_script_validation: bool = False,
     ) -> OnlineDeployment:
         """Create or replace a deployment, and what it holds inline: code, model, environment.
 
         Blocks until its instances are up, unless told not to `wait`; what serves meanwhile goes
-        on. With `all_traffic` all requests go to it then. Its `notices` are in the entity's
-        `warnings`.
+        on. With `all_traffic` all requests go to it then. With `skip_script_validation` the script
+        is not parsed here. Its `notices` are in the entity's `warnings`.
 
         Raises:
             InvalidInput: Something in it is wrong.
@@ -211,7 +216,9 @@ class OnlineDeployments:
             InferayError: It cannot start; the details have the user's traceback.
         """
         endpoint = _endpoint_name(deployment)
-        deployment = resolve_local_paths(deployment)
+        deployment = resolve_local_paths(
+            deployment, skip_script_validation=skip_script_validation
+        )
         address = self._address(endpoint, deployment.name)
         self._http.get(_endpoint(endpoint))
         body = body_of(self._http, deployment)

@@ -16,6 +16,7 @@ from inferay.engine.resources import (
     is_local_path,
     resolve_local_paths,
 )
+from inferay.engine.resources.fields import LOG_LINES_MAX
 from inferay.errors import Conflict, InferayError, InvalidInput, NotFound, Unavailable
 from inferay.local import edge
 from inferay.local.models import copy_model, remove_unused
@@ -37,7 +38,8 @@ class LocalDeployments:
         self._is_debugged = is_debugged
 
     def create(
-        self, deployment: OnlineDeployment, *, all_traffic: bool = False, wait: bool = True
+        self, deployment: OnlineDeployment, *, all_traffic: bool = False, wait: bool = True,
+        skip_script_validation: bool = False,
     ) -> OnlineDeployment:
         """Create a deployment; see `create_or_update`. One that never came up is replaced.
 
@@ -52,10 +54,13 @@ class LocalDeployments:
                 f"'{deployment.name}' already; change it with online-deployment update --local",
                 target=deployment.name,
             )
-        return self.create_or_update(deployment, all_traffic=all_traffic)
+        return self.create_or_update(
+            deployment, all_traffic=all_traffic, skip_script_validation=skip_script_validation
+        )
 
     def create_or_update(
-        self, deployment: OnlineDeployment, *, all_traffic: bool = False, wait: bool = True
+        self, deployment: OnlineDeployment, *, all_traffic: bool = False, wait: bool = True,
+        skip_script_validation: bool = False,
     ) -> OnlineDeployment:
         """Create or replace a deployment, with the code as it is now; blocks until it is up.
 
@@ -67,7 +72,9 @@ class LocalDeployments:
             UserCodeError: Its script failed; the details are the user's traceback.
             Unavailable: It was not up in time.
         """
-        deployment = resolve_local_paths(deployment)
+        deployment = resolve_local_paths(
+            deployment, skip_script_validation=skip_script_validation
+        )
         endpoint, workspace = _endpoint_name(deployment), self._store.workspace
         with self._store.changing() as state:
             deployments = state.endpoint(endpoint).deployments
@@ -147,6 +154,10 @@ class LocalDeployments:
         if container != "inference-server":
             raise InvalidInput(
                 f"container: expected inference-server or storage-initializer, got '{container}'"
+            )
+        if not 1 <= lines <= LOG_LINES_MAX:
+            raise InvalidInput(
+                f"lines: expected an integer from 1 to {LOG_LINES_MAX}, got {lines}", target="lines"
             )
         kept = self._store.read().deployment(endpoint_name, name)
         folder = self._store.workspace.online_logs(endpoint_name, name)

@@ -15,13 +15,12 @@ import httpx
 from inferay.client.online import Answer, answer_of, scoring_request
 from inferay.edge_process import end_edge
 from inferay.engine.resources import OnlineEndpoint, ServerFacts
-from inferay.engine.resources.wording import shown
 from inferay.errors import Conflict, InvalidInput, Unavailable, nearest
 from inferay.local import edge
 from inferay.local.models import remove_unused
 from inferay.local.servers import DEBUGGED_S, end_all
 from inferay.local.state import Endpoint, State, Store
-from inferay.serve.declared import RETRY_SENT
+from inferay.serve.declared import check_endpoint_properties
 from inferay.serve.tokens import sign
 
 KEY_BYTES = 32
@@ -44,7 +43,7 @@ class LocalEndpoints:
             InvalidInput: It sends requests to no deployment.
             Conflict: It sends requests to a deployment that was never up.
         """
-        _check_retry(entity)
+        check_endpoint_properties(entity.properties)
         with self._store.changing() as state:
             known = state.endpoints.get(entity.name)
             declared = entity.model_dump(mode="json", exclude_none=True)
@@ -126,9 +125,12 @@ class LocalEndpoints:
     ) -> Answer:
         """Score one request with the endpoint's own credentials; blocks until it is answered.
 
-        See `inferay.client.OnlineEndpoints.invoke`.
+        See `inferay.client.OnlineEndpoints.invoke`. Without a traffic rule the only deployment
+        answers, as in Azure's local mode.
         """
         endpoint = self._store.read().endpoint(name)
+        if deployment_name is None and not endpoint.declared["traffic"]:
+            deployment_name = _only_deployment(endpoint)
         body, headers = scoring_request(request, self.get_keys(name), deployment_name)
         ca = self._store.workspace.ca_certificate
         trusted = ssl.create_default_context(cafile=str(ca))
@@ -157,15 +159,6 @@ class LocalEndpoints:
         ))
 
 
-def _check_retry(entity: OnlineEndpoint) -> None:
-    value = entity.properties.get(RETRY_SENT, "false")
-    if value not in ("true", "false"):
-        raise InvalidInput(
-            f'properties: {RETRY_SENT}: expected "true" or "false", got {shown(value)}',
-            target="properties",
-        )
-
-
 def _check_shares(
     name: str, known: Endpoint | None, rule: str, shares: Mapping[str, int]
 ) -> None:
@@ -183,6 +176,11 @@ def _check_shares(
                 "would get no answer",
                 code="DeploymentNotReady", target=one,
             )
+
+
+def _only_deployment(endpoint: Endpoint) -> str | None:
+    found = [name for name, one in endpoint.deployments.items() if one.live_server is not None]
+    return found[0] if len(found) == 1 else None
 
 
 def _check_processes(name: str, endpoint: Endpoint, deployment_name: str | None) -> None:
