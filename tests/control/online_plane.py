@@ -6,6 +6,7 @@ import itertools
 import json
 import threading
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,15 @@ class StandInServe:
             if name in self.failed else ApplicationState("DEPLOYING", "waits for CPUs", len(ports))
             for name, ports in self.containers.items()
         }
+
+    def scale(self, name: str, count: int) -> None:
+        """Have as many replicas of an application as its load may want; they are up."""
+        self._bring(name, replace(self.known[name], instances=count))
+        ids = self.containers[name].keys()
+        wait_until(
+            lambda: ids <= {one.id for one in self._wires.client.state().replicas if one.is_up},
+            "the replicas to be up",
+        )
 
     def forget(self) -> None:
         """Be a head that was restarted: nothing runs any more."""

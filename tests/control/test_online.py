@@ -353,6 +353,20 @@ def test_another_number_of_instances_starts_no_new_version(serving: OnlinePlane)
     assert name not in serving.serve.containers
 
 
+def test_a_change_keeps_the_instances_that_the_load_has_made(serving: OnlinePlane) -> None:
+    scale = {"scaleType": "TargetUtilization", "minInstances": 1, "maxInstances": 4}
+    serving.finish(serving.put_deployment(scaleSettings=scale))
+    (name,) = serving.serve.containers
+    serving.serve.scale(name, 3)
+    serving.finish(serving.put_deployment(scaleSettings=scale | {"maxInstances": 5}))
+    serving.turn()
+    assert len(serving.serve.containers[name]) == 3
+    serving.finish(serving.put_deployment(version="two", scaleSettings=scale))
+    serving.turn()
+    (new,) = serving.serve.containers
+    assert (new == name, len(serving.serve.containers[new])) == (False, 3)
+
+
 def test_deleting_an_endpoint_ends_its_keys_before_its_replicas(serving: OnlinePlane) -> None:
     keys = serving.keys()
     ended = serving.finish(serving.http.delete("/v1/onlineEndpoints/digits"))

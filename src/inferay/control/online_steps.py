@@ -8,6 +8,7 @@ table once its instances are up; until then, and if it fails, nothing changes fo
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import delete, select
@@ -97,7 +98,7 @@ def _drop_endpoint(context: Context, operation: Operation) -> None:
 def _declare(context: Context, operation: Operation) -> None:
     """Add the revision to those that shall run, or change the one that does in its number."""
     endpoint, name = _key(operation)
-    application = read_application(operation.payload["application"])
+    application = _sized(context, operation)
     with context.database.write() as session:
         _check_is_there(session, endpoint, name)
         live = live_revision(session, endpoint, name)
@@ -125,8 +126,9 @@ def _wait_until_up(context: Context, operation: Operation) -> None:
     except Unavailable as error:
         _check_time(operation, application, 0, error.message)
         raise NotYet from None
-    up = _up(state, application)
-    if up >= _wanted(application):
+    up, least = _up(state, application), _least(application)
+    wanted = least if revision.is_live else application.instances
+    if up >= wanted or (up >= least and _is_late(operation, application)):
         return
     _check_failures(state, application)
     _check_time(operation, application, up, _serve_says(context, revision))
@@ -229,7 +231,28 @@ def _remove_idle(session: Session, endpoint: str, name: str) -> None:
     ))
 
 
-def _wanted(application: ApplicationSpec) -> int:
+def _sized(context: Context, operation: Operation) -> ApplicationSpec:
+    """Return what was put, with as many first instances as the load has made of what serves now.
+
+    Serve goes back to the first number whenever anything of an application changes, and a new
+    revision gets all the requests at once.
+    """
+    application = read_application(operation.payload["application"])
+    with context.database.read() as session:
+        live = live_revision(session, *_key(operation))
+    scale = application.scale
+    if live is None or scale is None:
+        return application
+    try:
+        up = _up(context.edge().state(), read_application(live.application))
+    except Unavailable as error:
+        _check_time(operation, application, 0, error.message)
+        raise NotYet from None
+    return replace(application, instances=min(max(up, application.instances), scale.replicas_max))
+
+
+def _least(application: ApplicationSpec) -> int:
+    """Return how many instances there are whatever the load."""
     scale = application.scale
     return application.instances if scale is None else scale.replicas_min
 
@@ -289,17 +312,25 @@ def _check_time(
     Raises:
         Unavailable: It has had it.
     """
-    spec, probe = application.spec, application.spec.readiness
-    limit_s = max(START_S_MIN, probe.initial_delay_s + probe.period_s * probe.failure_threshold)
-    if (now() - operation.created_at).total_seconds() < limit_s:
+    if not _is_late(operation, application):
         return
+    spec = application.spec
     raise Unavailable(
-        f"{up} of {_wanted(application)} instances of deployment '{spec.deployment}' were up "
-        f"after {limit_s:g} s (initial_delay + period x failure_threshold of its "
+        f"{up} of {_least(application)} instances of deployment '{spec.deployment}' were up "
+        f"after {_limit_s(application):g} s (initial_delay + period x failure_threshold of its "
         f"readiness_probe): {said.splitlines()[-1] if said else 'no reason is known'}; see "
         f"inferay online-deployment get-logs -e {spec.endpoint} -n {spec.deployment}",
         code="NotReady", target=spec.deployment, details=said or None,
     )
+
+
+def _is_late(operation: Operation, application: ApplicationSpec) -> bool:
+    return (now() - operation.created_at).total_seconds() >= _limit_s(application)
+
+
+def _limit_s(application: ApplicationSpec) -> float:
+    probe = application.spec.readiness
+    return max(START_S_MIN, probe.initial_delay_s + probe.period_s * probe.failure_threshold)
 
 
 def _prune_logs(context: Context, endpoint: str, name: str) -> None:
