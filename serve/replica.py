@@ -21,6 +21,7 @@ from inferay.serve.member import Member
 from inferay.serve.replica_spec import ReplicaSpec
 from inferay.serve.server.app import InferenceApp
 from inferay.serve.server.hosting import Hosted
+from inferay.serve.server.request_log import begin_logging
 
 _log = logging.getLogger("inferay.replica")
 
@@ -108,8 +109,5 @@ class IngressReplica:
 
 def _begin_logging(spec: ReplicaSpec) -> None:
     """Let the script's and the server's lines appear, and keep Serve's own from being closed."""
-    logging.basicConfig(
-        level=spec.server.logging_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    begin_logging(spec.server.logging_level)
     protect_serve_handlers()

@@ -10,7 +10,6 @@ the edge. With a `debug_port` a replica listens there for a debugger.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import sys
@@ -22,6 +21,7 @@ from inferay.errors import InferayError, exit_code
 from inferay.serve.replica_spec import ReplicaSpec
 from inferay.serve.server import debugging
 from inferay.serve.server.hosting import Hosted
+from inferay.serve.server.request_log import begin_logging
 from inferay.serve.server.serving import Serving
 from inferay.serve.server.spec import ServerSpec
 
@@ -75,7 +75,7 @@ def main(path: Path) -> int:
 
 def _start_alone(told: dict[str, Any]) -> tuple[_Running, dict[str, Any]]:
     spec = ServerSpec.from_dict(told["spec"])
-    _log_to_stderr(spec)
+    begin_logging(spec.logging_level)
     return _Alone(spec, told["host"], told["port"]), {}
 
 
@@ -83,7 +83,7 @@ def _start_replica(told: dict[str, Any]) -> tuple[_Running, dict[str, Any]]:
     from inferay.serve.member import Member  # a server alone needs no edge and no mirror
 
     spec = ReplicaSpec.from_dict(told["replica"])
-    _log_to_stderr(spec.server)
+    begin_logging(spec.server.logging_level)
     if told.get("debug_port"):
         debugging.listen(told["debug_port"])
     member = Member(spec, told["id"], host=told["host"], port=told["port"])
@@ -91,13 +91,6 @@ def _start_replica(told: dict[str, Any]) -> tuple[_Running, dict[str, Any]]:
     if told.get("debug_port"):
         debugging.spare_own_threads()
     return member, {"is_in": is_in}
-
-
-def _log_to_stderr(spec: ServerSpec) -> None:
-    logging.basicConfig(
-        level=spec.logging_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
 
 
 def _tell(path: Path, value: dict[str, Any]) -> None:

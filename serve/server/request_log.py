@@ -15,6 +15,9 @@ WAIT_S = 0.05
 #: Lines that wait at most: what a burst may hold in memory.
 LINES_MAX = 500
 
+#: Of a record: the lines that it has.
+_LINES = "request_lines"
+
 
 class RequestLog:
     """Logs lines at level INFO, in records of one line or of several. Belongs to one event loop."""
@@ -37,4 +40,22 @@ class RequestLog:
         """Log what waits; from any thread when the event loop has ended."""
         lines, self._lines = self._lines, []
         if lines:
-            self._log.info("%s", "\n".join(lines))
+            self._log.info("%s", "\n".join(lines), extra={_LINES: lines})
+
+
+class LineFormatter(logging.Formatter):
+    """Begins every line of a record of requests as the first: each is read alone."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as text."""
+        text = super().format(record)
+        lines: list[str] = getattr(record, _LINES, [])
+        head = text.removesuffix(record.getMessage())
+        return "\n".join(f"{head}{line}" for line in lines) or text
+
+
+def begin_logging(level: str) -> None:
+    """Let the script's and the server's lines appear on stderr."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler])

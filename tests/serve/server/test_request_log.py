@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from inferay.serve.server.request_log import LINES_MAX, RequestLog
+from inferay.serve.server.request_log import LINES_MAX, LineFormatter, RequestLog
 
 pytestmark = pytest.mark.anyio
 
@@ -27,6 +27,23 @@ async def test_requests_of_one_moment_are_lines_of_one_record(
         while not caplog.messages:
             await asyncio.sleep(0.01)
     assert caplog.messages == ["POST /score?a=%20 200 1.234ms\nGET /nothing 404 0.100ms"]
+
+
+async def test_each_line_begins_with_the_time_and_the_name(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log = request_log()
+    for _ in range(2):
+        log.add("POST", "/score", 200, 0.001)
+    log.flush()
+    [record] = caplog.records
+    text = LineFormatter("%(levelname)s %(name)s: %(message)s").format(record)
+    assert text.splitlines() == ["INFO inferay.tests.requests: POST /score 200 1.000ms"] * 2
+
+
+def test_another_record_keeps_its_own_lines() -> None:
+    record = logging.makeLogRecord({"msg": "first\nsecond", "levelname": "INFO"})
+    assert LineFormatter("%(levelname)s: %(message)s").format(record) == "INFO: first\nsecond"
 
 
 async def test_no_more_lines_wait_than_may(caplog: pytest.LogCaptureFixture) -> None:
