@@ -3,14 +3,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+from sqlalchemy import select
 
 from inferay.control.issuers import Issuers
+from inferay.control.tables import Operation, now
 from inferay.serve.routing import RoutingTable
 from tests.control.conftest import deploy
 from tests.control.online_plane import DIES, RAISES, OnlinePlane, Wires, routed
@@ -329,6 +332,24 @@ def test_instances_that_do_not_come_up_in_time_are_a_failure(
     assert ended["error"]["code"] == "NotReady"
     assert "0 of 1 instances of deployment 'green' were up after 1 s" in ended["error"]["message"]
     assert "waits for CPUs" in ended["error"]["message"]
+
+
+def test_a_control_plane_that_was_down_for_long_gives_instances_their_time(
+    serving: OnlinePlane
+) -> None:
+    serving.serve.is_stuck = True
+    put = serving.put_deployment("green")
+    serving.turn()
+    with serving.database.write() as session:
+        for one in session.scalars(select(Operation).where(Operation.status == "Running")):
+            one.created_at -= timedelta(days=1)
+    serving.context.started_at = now()
+    for _ in range(3):
+        serving.turn()
+    serving.serve.is_stuck = False
+    serving.serve.forget()
+    serving.look_at_serve()
+    assert serving.finish(put)["status"] == "Succeeded"
 
 
 def test_another_number_of_instances_starts_no_new_version(serving: OnlinePlane) -> None:

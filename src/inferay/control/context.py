@@ -6,11 +6,13 @@ import glob
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import psutil
 
 from inferay.config import Workspace
 from inferay.control.database import Database
+from inferay.control.tables import now
 from inferay.engine.batch.memory import machine_bytes
 from inferay.jobs.ray_jobs import RayJobs
 from inferay.serve.applications import ServeApplications
@@ -59,6 +61,7 @@ class Context:
         wake: Set when there is something to do.
         reporting: Held while pairs are read for a report, which costs a processor for seconds.
         publishing: Held while rows are read and told to the edge: what is told later is newer.
+        started_at: What happened while no control plane ran is nobody's delay.
     """
 
     database: Database
@@ -74,3 +77,4 @@ class Context:
     wake: threading.Event = field(default_factory=threading.Event)
     reporting: threading.Lock = field(default_factory=threading.Lock)
     publishing: threading.Lock = field(default_factory=threading.Lock)
+    started_at: datetime = field(default_factory=now)

@@ -124,14 +124,14 @@ def _wait_until_up(context: Context, operation: Operation) -> None:
     try:
         state = context.edge().state()
     except Unavailable as error:
-        _check_time(operation, application, 0, error.message)
+        _check_time(context, operation, application, 0, error.message)
         raise NotYet from None
     up, least = _up(state, application), _least(application)
     wanted = least if revision.is_live else application.instances
-    if up >= wanted or (up >= least and _is_late(operation, application)):
+    if up >= wanted or (up >= least and _is_late(context, operation, application)):
         return
     _check_failures(state, application)
-    _check_time(operation, application, up, _serve_says(context, revision))
+    _check_time(context, operation, application, up, _serve_says(context, revision))
     raise NotYet
 
 
@@ -246,7 +246,7 @@ def _sized(context: Context, operation: Operation) -> ApplicationSpec:
     try:
         up = _up(context.edge().state(), read_application(live.application))
     except Unavailable as error:
-        _check_time(operation, application, 0, error.message)
+        _check_time(context, operation, application, 0, error.message)
         raise NotYet from None
     return replace(application, instances=min(max(up, application.instances), scale.replicas_max))
 
@@ -305,14 +305,14 @@ def _serve_says(context: Context, revision: Revision) -> str:
 
 
 def _check_time(
-    operation: Operation, application: ApplicationSpec, up: int, said: str
+    context: Context, operation: Operation, application: ApplicationSpec, up: int, said: str
 ) -> None:
     """Check that the revision may still take its time.
 
     Raises:
         Unavailable: It has had it.
     """
-    if not _is_late(operation, application):
+    if not _is_late(context, operation, application):
         return
     spec = application.spec
     raise Unavailable(
@@ -324,8 +324,9 @@ def _check_time(
     )
 
 
-def _is_late(operation: Operation, application: ApplicationSpec) -> bool:
-    return (now() - operation.created_at).total_seconds() >= _limit_s(application)
+def _is_late(context: Context, operation: Operation, application: ApplicationSpec) -> bool:
+    waits_since = max(operation.created_at, context.started_at)
+    return (now() - waits_since).total_seconds() >= _limit_s(application)
 
 
 def _limit_s(application: ApplicationSpec) -> float:
