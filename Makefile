@@ -23,7 +23,7 @@ demo: install
 
 # Two processes, however many cores there are: one for the tests with Ray (tests/conftest.py).
 test: install
-	$(BIN)/pytest --numprocesses 2 --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses 2 --no-loadscope-reorder --durations 25 --durations-min 5
 
 lint: install
 	$(BIN)/ruff check .
