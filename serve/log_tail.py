@@ -15,18 +15,18 @@ BYTES_MAX = 8 << 20
 def tail_of(folder: Path, lines: int) -> str:
     """Return the last lines of the logs in a folder, each headed by its replica if there are more.
 
-    The replica that printed last comes last.
+    The logs share the lines; what a short one leaves over is the others'. The replica that printed
+    last comes last.
     """
-    logs = [one for one in folder.glob("*.log") if one.is_file()]
-    logs.sort(key=lambda path: path.stat().st_mtime)
-    if not logs:
-        return ""
-    share = max(1, lines // len(logs))
-    found: list[str] = []
-    for log in logs[-lines:]:
-        head = f"[{log.stem}] " if len(logs) > 1 else ""
-        found += [f"{head}{line}" for line in _last_lines(log, share)]
-    return "".join(f"{line}\n" for line in found)
+    found: dict[Path, list[str]] = {}
+    sizes = {one: one.stat().st_size for one in folder.glob("*.log") if one.is_file()}
+    for number, log in enumerate(sorted(sizes, key=lambda one: sizes[one])):   # short ones first
+        head = f"[{log.stem}] " if len(sizes) > 1 else ""
+        room = lines - sum(map(len, found.values()))
+        share = room // (len(sizes) - number)
+        found[log] = [f"{head}{line}" for line in _last_lines(log, share)]
+    latest_last = sorted(found, key=lambda log: log.stat().st_mtime)
+    return "".join(f"{line}\n" for log in latest_last for line in found[log])
 
 
 def _last_lines(log: Path, count: int) -> list[str]:
