@@ -34,6 +34,13 @@ from inferay.serve.routing import RoutingTable, credential, digest_of_table
 
 log = logging.getLogger(__name__)
 
+#: The map that is empty but while a reload is under way.
+CLOSING = "closing.map"
+
+#: Between the first answer that closes its connection, and the reload: clients that wait longer
+#: between two requests seldom send one in the millisecond in which it is closed.
+CLOSE_S = 0.5
+
 #: Connections at once, unless the process may open fewer files.
 CONNECTIONS_MAX = 16_384
 
@@ -264,13 +271,29 @@ class Edge:
         """Bring HAProxy to what it shall be."""
         self._assign()
         if self._told is None or self._told.fixed != self._fixed():
-            self._write_files()
-            self._haproxy.reload()
+            self._reload()
             self._told = _Told(self._fixed(), self._maps())
             self._keep()
         self._add_servers()
         self._commit_maps(self._told)
         self._remove_servers()
+
+    def _reload(self) -> None:
+        """Let the answers of a moment be the last on their connections, then reload; blocks.
+
+        The worker that is replaced closes those that are idle, whatever is on its way there.
+        """
+        self._write_files()
+        try:
+            self._haproxy.runtime.replace_map(self._files / CLOSING, {"all": "yes"})
+        except Refused as refused:   # it was started with a configuration that has no such map
+            log.warning("connections in use may be closed by the reload: %s", refused.message)
+        time.sleep(CLOSE_S)
+        try:
+            self._haproxy.reload()
+        except Unavailable:
+            self._haproxy.runtime.replace_map(self._files / CLOSING, {})
+            raise
 
     def _add_servers(self) -> None:
         seen = {(one.slot, one.id) for one in self._haproxy.runtime.servers()}
@@ -362,6 +385,7 @@ class Edge:
         self._files.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name, entries in self._maps().items():
             self._write_map(name, entries)
+        _write(self._files / CLOSING, b"")
         for digest, key in render.trusted_keys(self._table).items():
             _write(self._files / f"{digest}.pem", key.pem.encode())
         for status in render.ERROR_BODIES:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import http.client
 import http.server
 import signal
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -96,6 +99,47 @@ def test_nothing_is_lost_while_haproxy_is_reloaded(load: Load, stage: Stage) -> 
             client.close()
         stage.edge.wait_up("b1", "b2")
     assert set(load.count) == {"200"}
+
+
+def test_a_connection_in_use_is_closed_by_an_answer_that_says_so_and_never_by_a_reload(
+    load: Load, stage: Stage, auth: dict[str, str]
+) -> None:
+    closed: list[str] = []
+    has_ended = threading.Event()
+    context = ssl.create_default_context(cafile=str(stage.edge.ca))
+
+    def use_connections() -> None:
+        while not has_ended.is_set():
+            connection = http.client.HTTPSConnection(
+                "127.0.0.1", stage.edge.config.port, context=context, timeout=20
+            )
+            is_last = False
+            while not is_last and not has_ended.is_set():
+                try:
+                    connection.request("POST", "/endpoints/e/score", b"[1]", auth)
+                    answer = connection.getresponse()
+                    answer.read()
+                    is_last = answer.will_close
+                    has_ended.wait(0.02)   # it is idle meanwhile
+                except (OSError, http.client.HTTPException) as error:
+                    closed.append(repr(error))
+                    return
+            if is_last:
+                closed.append("announced")
+            connection.close()
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        calls = [pool.submit(use_connections) for _ in range(8)]
+        with contextlib.closing(stage.edge.client()) as client:
+            for _ in range(3):
+                client.reload()
+        has_ended.set()
+        for call in calls:
+            call.result()
+    assert set(closed) == {"announced"}
+    with stage.edge.http() as again:   # what the new worker answers does not close
+        answer = again.post("/endpoints/e/score", headers=auth, content=b"[1]")
+    assert "connection" not in answer.headers
 
 
 def test_a_killed_haproxy_is_started_again_with_what_it_knew(
