@@ -67,7 +67,7 @@ def test_the_digits_demo_shows_what_it_promises_and_leaves_nothing_running(tmp_p
     assert "blue answered 400 of 400 requests" in output
     agreement = re.search(r"agreement +(\d+\.\d+)% ", output)
     assert agreement is not None, output
-    assert float(agreement.group(1)) > 90
+    assert 70 < float(agreement.group(1)) < 100   # of two models, on half of 400 images by chance
     green = re.search(r"green answered (\d+) of 500 requests", output)
     assert green is not None, output
     assert 25 <= int(green.group(1)) <= 75
