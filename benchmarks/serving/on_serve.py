@@ -32,7 +32,7 @@ def deployments(folder: Path, options: argparse.Namespace) -> Iterator[Line]:
         made = 0
         for count in sorted({*(one for one in COUNTS if one < options.count), options.count}):
             for number in range(made, count):
-                _create(stage, f"e{number}")
+                _create(stage, f"idle-{number}")
             made = count
             wait_until(partial(_are_up, stage, count), f"{count} replicas", LIMIT_S)
             yield from _idle(stage, count)
@@ -86,10 +86,10 @@ def _update(stage: Stage, count: int, rounds: int) -> Line:
     took_s: dict[str, list[float]] = {"new version": [], "traffic": []}
     for number in range(rounds):
         with _timed(took_s["new version"]):
-            stage.inferay("online-deployment", "update", "-n", "blue", "-e", "e0", "--set",
+            stage.inferay("online-deployment", "update", "-n", "blue", "-e", "idle-0", "--set",
                           f"environment_variables.VERSION=v{count}-{number}")
         with _timed(took_s["traffic"]):
-            stage.inferay("online-endpoint", "update", "-n", "e0", "--traffic",
+            stage.inferay("online-endpoint", "update", "-n", "idle-0", "--traffic",
                           f"blue={100 * (number % 2)}")
     return Figure(
         f"{count} on Serve: update", "the command, from its start to its end, median (range): a "
