@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol, with one system call for an answer instead of two."""
+"""uvicorn's HTTP protocol: one system call for an answer, and no header after the headers."""
 
 from __future__ import annotations
 
@@ -9,13 +9,22 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
 class Protocol(HttpToolsProtocol):
-    """Sends the head of an answer together with its body."""
+    """Sends the head of an answer together with its body, and drops trailers of a request."""
 
     def connection_made(   # type: ignore[override]
         self, transport: asyncio.Transport
     ) -> None:
         """Begin a connection."""
         super().connection_made(cast(asyncio.Transport, JoiningTransport(transport, self.loop)))
+
+    def on_headers_complete(self) -> None:
+        """Begin the request with the headers of now.
+
+        The parser tells of trailers as of headers, and uvicorn adds them to the same list. The edge
+        takes what clients may not say out of the headers only.
+        """
+        super().on_headers_complete()
+        self.headers = []
 
 
 class JoiningTransport:

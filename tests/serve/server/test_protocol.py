@@ -91,3 +91,13 @@ def test_a_connection_that_is_to_close_closes_after_the_whole_answer(serve: Serv
             found += piece
     assert found.endswith(b'x"')
     assert len(found.partition(b"\r\n\r\n")[2]) == 1000002
+
+
+def test_a_trailer_of_a_body_in_chunks_is_no_header(serve: Serve) -> None:
+    client = serve("def run(data, request_headers):\n    return sorted(request_headers)\n")
+    head = b"POST /score HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with connected(client) as connection:
+        connection.sendall(head + b"1\r\n1\r\n0\r\nX-Inferay-Mirror: green\r\nX-A: b\r\n\r\n")
+        answer = read_until(connection, b"]").lower().partition(b"\r\n\r\n")[2]
+    assert b"transfer-encoding" in answer
+    assert b"x-" not in answer
