@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from datetime import datetime, timedelta
 
 import jwt
@@ -14,6 +15,17 @@ LIFETIME = timedelta(hours=1)
 
 #: After half of its life a token is better replaced.
 REFRESH_AFTER = LIFETIME / 2
+
+#: First versions are drawn from so many; a database's integers have twice as many.
+VERSIONS = 1 << 30
+
+
+def first_version() -> int:
+    """Return the version of a new endpoint's tokens.
+
+    It is drawn: the tokens of a deleted endpoint shall not open the next one of its name.
+    """
+    return 1 + secrets.randbelow(VERSIONS)
 
 
 def sign(key: str, endpoint: str, version: int, at: datetime) -> dict[str, str | int]:

@@ -218,6 +218,20 @@ def test_a_token_opens_its_endpoint_until_it_is_regenerated(
     assert serving.score(token()["accessToken"]).status_code == 200
 
 
+def test_a_token_of_a_deleted_endpoint_does_not_open_the_next_one_of_its_name(
+    online: OnlinePlane
+) -> None:
+    def token() -> str:
+        return str(online.http.post("/v1/onlineEndpoints/digits/token").json()["accessToken"])
+
+    online.put_endpoint(authMode="AMLToken")
+    old = token()
+    online.finish(online.http.delete("/v1/onlineEndpoints/digits"))
+    online.put_endpoint(authMode="AMLToken")
+    assert online.score(old).status_code == 401
+    assert online.score(token()).status_code == 404   # no deployment takes traffic
+
+
 def test_a_token_of_an_issuer_outside_opens_the_endpoint_until_its_key_is_gone(
     serving: OnlinePlane
 ) -> None:

@@ -27,6 +27,7 @@ from inferay.engine.resources import (
 )
 from inferay.errors import Conflict, InvalidInput, NotFound, nearest
 from inferay.serve.declared import check_endpoint_properties
+from inferay.serve.tokens import first_version
 
 #: The rules that a PUT keeps where its body does not name them: else a changed tag would take an
 #: endpoint off the air.
@@ -51,7 +52,7 @@ def put_endpoint(
     if row is not None:
         check_kind(row, "online")
     is_new = row is None
-    row = row or Endpoint(name=name, kind="online", token_version=1)
+    row = row or Endpoint(name=name, kind="online", token_version=first_version())
     before = row.properties or {}
     properties: dict[str, Any] = to_rest(entity)["properties"]   # type: ignore[assignment]
     given = {str(key).lower() for key in body.get("properties") or {}}

@@ -21,7 +21,7 @@ from inferay.local.models import remove_unused
 from inferay.local.servers import DEBUGGED_S, end_all
 from inferay.local.state import Endpoint, State, Store
 from inferay.serve.declared import check_endpoint_properties
-from inferay.serve.tokens import sign
+from inferay.serve.tokens import first_version, sign
 
 KEY_BYTES = 32
 KEY_KINDS = ("primary", "secondary")
@@ -54,7 +54,7 @@ class LocalEndpoints:
                 _check_shares(entity.name, known, rule, declared[rule])
             if known is None:
                 keys = {kind: secrets.token_urlsafe(KEY_BYTES) for kind in KEY_KINDS}
-                known = state.endpoints[entity.name] = Endpoint(declared, keys)
+                known = state.endpoints[entity.name] = Endpoint(declared, keys, first_version())
             known.declared = declared
             edge.ensure(self._store.workspace)
             self._store.write(state)

@@ -94,7 +94,7 @@ class Endpoint:
 
     declared: dict[str, Any]
     keys: dict[str, str]
-    token_version: int = 1
+    token_version: int
     deployments: dict[str, Deployment] = field(default_factory=dict)
 
     @property
