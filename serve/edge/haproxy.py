@@ -137,13 +137,15 @@ class HAProxy:
         self.known = None
 
     def end_orphans(self) -> None:
-        """End workers whose master was killed: a port can have one owner only."""
+        """End workers whose master was killed: a port can have one owner only.
+
+        After a restart of the machine the session's id may be a stranger's.
+        """
         if self.known is None:
             return
         for one in psutil.process_iter():
             try:
-                is_ours = os.getsid(one.pid) == self.known.pid
-                if is_ours and one.create_time() >= self.known.started_at - 1.0:
+                if os.getsid(one.pid) == self.known.pid and str(self._config) in one.cmdline():
                     one.kill()
                     # Its new parent may be slow to ask after it; the port is free before that.
                     until_s = time.monotonic() + STOP_S
