@@ -11,6 +11,8 @@ from cryptography import x509
 
 from inferay import launcher, tls
 from inferay.config import Workspace
+from inferay.edge_process import renew_certificate
+from inferay.serve.edge.config import EdgeConfig
 from inferay.tls import ServerTls, ensure_tls
 
 
@@ -95,11 +97,30 @@ def test_a_new_host_or_a_near_end_renews_the_certificate_and_keeps_the_ca(
     ca = workspace.ca_certificate.read_bytes()
     found = ensure_tls(workspace, "inferay.example.org")
     serials.append(serial(found))
-    handshake(workspace, found, "inferay.example.org")
+    for name in ("inferay.example.org", "digits.inferay.example.org"):
+        handshake(workspace, found, name)
     monkeypatch.setattr(tls, "RENEW_DAYS", tls.SERVER_DAYS + 1)
     serials.append(serial(ensure_tls(workspace, "inferay.example.org")))
     assert len(set(serials)) == 3
     assert workspace.ca_certificate.read_bytes() == ca
+
+
+def test_the_keeper_renews_the_certificate_of_the_edges_host(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = ensure_tls(workspace, "inferay.example.org")
+    before = serial(found)
+    EdgeConfig(
+        folder=str(workspace.edge), host="inferay.example.org", port=1, management_host="",
+        certificate=str(found.certificate), key=str(found.key), management_port=2, mirror_port=3,
+        admin_secret="", registration_key="",
+    ).write(workspace.edge / "config.json")
+    renew_certificate(workspace)
+    assert serial(found) == before
+    monkeypatch.setattr(tls, "RENEW_DAYS", tls.SERVER_DAYS + 1)
+    renew_certificate(workspace)
+    assert serial(found) != before
+    handshake(workspace, found, "inferay.example.org")
 
 
 @pytest.mark.parametrize("lost", ["tls/ca.pem", "secrets/ca_key.pem"])

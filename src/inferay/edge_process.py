@@ -110,6 +110,17 @@ def revive_edge(workspace: Workspace) -> bool:
         return True
 
 
+def renew_certificate(workspace: Workspace) -> None:
+    """Make the server's certificate anew if it nears its end; the edge takes it over by itself.
+
+    Does nothing while `up` or `down` work on the workspace.
+    """
+    with lock(workspace, wait=False) as is_ours:
+        path = workspace.edge / "config.json"
+        if is_ours and path.exists():
+            ensure_tls(workspace, EdgeConfig.read(path).host)
+
+
 def end_edge(workspace: Workspace) -> bool:
     """End the edge and its HAProxy; return whether one ran; blocks until they are gone."""
     process = running_edge(workspace)

@@ -1,8 +1,9 @@
 """The workspace's own CA and the server's certificate, made at first start.
 
 A client trusts `tls/ca.pem` and nothing else. The CA's key stays in `secrets/`. The server's
-certificate names the host that the public port binds to and this machine; it is made anew when it
-nears its end or when it lacks a name.
+certificate names the host that the public port binds to and this machine, and what stands before a
+name with a dot: endpoints are called by host name, too. It is made anew when it nears its end or
+when it lacks a name.
 """
 
 from __future__ import annotations
@@ -120,6 +121,8 @@ def _names(host: str) -> list[x509.GeneralName]:
             names.append(x509.IPAddress(ipaddress.ip_address(name)))
         except ValueError:
             names.append(x509.DNSName(name))
+            if "." in name:   # clients take no `*.localhost`
+                names.append(x509.DNSName(f"*.{name}"))
     return names
 
 

@@ -18,6 +18,8 @@ import httpx
 import psutil
 import pytest
 
+from inferay import tls
+from inferay.config import Workspace
 from tests.edges import RunningEdge, wait_until
 from tests.serve.edge.conftest import Stage, endpoint
 
@@ -260,3 +262,15 @@ def _by(stage: Stage, auth: dict[str, str]) -> set[str]:
         return {
             http.post("/endpoints/e/score", headers=auth).json().get("by", "") for _ in range(4)
         }
+
+
+def test_a_new_certificate_is_taken_over_without_a_lost_request(
+    load: Load, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tls, "RENEW_DAYS", tls.SERVER_DAYS + 1)
+    address = ("127.0.0.1", stage.edge.config.port)
+    before = ssl.get_server_certificate(address)
+    with load.running():
+        tls.ensure_tls(Workspace(stage.edge.folder / "home"), "127.0.0.1")
+        wait_until(lambda: ssl.get_server_certificate(address) != before, "the new certificate")
+    assert set(load.count) == {"200"}
