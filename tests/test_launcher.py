@@ -21,7 +21,7 @@ from inferay import launcher, processes, ray_head
 from inferay.config import Workspace
 from inferay.control.storage import write_access
 from inferay.engine.storage import Access
-from inferay.errors import Conflict, InferayError, Unavailable
+from inferay.errors import Conflict, InferayError, InvalidInput, Unavailable
 from inferay.processes import Process
 from inferay.ray_head import RayHead
 
@@ -239,12 +239,15 @@ def test_ports_are_free_distinct_and_out_of_the_way_of_rays_workers() -> None:
     assert all(port in processes.PORTS for port in ports)
 
 
-def test_a_taken_port_is_passed_over() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+@pytest.mark.parametrize(("host", "family"), [
+    ("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6),
+])
+def test_a_taken_port_is_passed_over(host: str, family: socket.AddressFamily) -> None:
+    with socket.create_server((host, 0), family=family) as taken:
         port = taken.getsockname()[1]
-        assert not processes.is_free("127.0.0.1", port)
-        assert processes.choose_port("127.0.0.1", port) != port
-    assert processes.choose_port("127.0.0.1", port) == port
+        assert not processes.is_free(host, port)
+        assert processes.choose_port(host, port) != port
+    assert processes.choose_port(host, port) == port
 
 
 def test_settings_are_kept_and_a_new_one_wins(workspace: Workspace) -> None:
@@ -269,6 +272,16 @@ def test_a_taken_port_is_a_conflict_and_is_not_kept(
     assert spawned == []
     assert processes.read_json(workspace.home / "settings.json") == {}
     assert launcher.look(workspace).control is None
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "no-such-host.invalid"])
+def test_a_host_that_is_not_this_machine_is_said(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    monkeypatch.setattr(launcher, "ensure_ray", lambda *_: HEAD)
+    with pytest.raises(InvalidInput, match=f"cannot listen on port [0-9]+ of {host}: [A-Z]"):
+        launcher.up(workspace, host=host)
+    assert processes.read_json(workspace.home / "settings.json") == {}
 
 
 def test_a_control_plane_that_ends_at_once_is_said_with_its_last_line(

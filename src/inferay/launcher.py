@@ -8,6 +8,7 @@ is missing. Knows no database and no HTTP route.
 
 from __future__ import annotations
 
+import errno
 import secrets
 import sys
 from collections.abc import Mapping
@@ -25,19 +26,19 @@ from inferay.edge_process import (
     prepare_edge,
     running_edge,
 )
-from inferay.errors import Conflict, Unavailable
+from inferay.errors import Conflict, InvalidInput, Unavailable
 from inferay.processes import (
     choose_port,
     clean_environment,
     end,
     find,
     free_ports,
-    is_free,
     keep_settings,
     last_line,
     lock,
     read_json,
     recorded,
+    refusal_of,
     remember,
     spawn,
     wait_until_up,
@@ -172,16 +173,28 @@ def _ensure_served(workspace: Workspace, settings: Mapping[str, Any]) -> None:
     else:
         host = settings.get("host") or PUBLIC_HOST
         port = settings.get("port") or choose_port(host, settings.get("last_port", PUBLIC_PORT))
-        if not is_free(host, port):
-            raise Conflict(
-                f"port {port} on {host} is taken by another program; choose one with --port",
-                code="PortTaken",
-            )
+        _check_listens(host, port)
     url_host = LOOPBACK if host in ("0.0.0.0", "::") else host
-    url = f"https://{url_host}:{port}"
+    url = f"https://[{url_host}]:{port}" if ":" in url_host else f"https://{url_host}:{port}"
     control_port = _ensure_control(workspace, settings, url)
     ensure_edge(workspace, host, port, control_port)
     keep_settings(workspace, {"last_port": port, "control_port": control_port})
+
+
+def _check_listens(host: str, port: int) -> None:
+    refusal = refusal_of(host, port)
+    if refusal is None:
+        return
+    if refusal.errno == errno.EADDRINUSE:
+        raise Conflict(
+            f"port {port} on {host} is taken by another program; choose one with --port",
+            code="PortTaken",
+        )
+    raise InvalidInput(
+        f"cannot listen on port {port} of {host}: {refusal.strerror}; choose an address of this "
+        "machine with --host, and a port with --port",
+        code="HostUnusable",
+    )
 
 
 def _ensure_control(workspace: Workspace, settings: Mapping[str, Any], url: str) -> int:

@@ -190,13 +190,18 @@ def choose_port(host: str, preferred: int) -> int:
 
 def is_free(host: str, port: int) -> bool:
     """Return whether a server could listen there now."""
-    with socket.socket() as probe:
+    return refusal_of(host, port) is None
+
+
+def refusal_of(host: str, port: int) -> OSError | None:
+    """Return why no server could listen there now, or None if one could."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError:
-            return False
-    return True
+        except OSError as error:
+            return error
+    return None
 
 
 def last_line(path: Path) -> str:
