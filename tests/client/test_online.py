@@ -58,6 +58,31 @@ def test_a_request_may_be_bytes_text_or_what_json_can_say(client: Client) -> Non
         client.online_endpoints.invoke("sums", [], deployment_name="blue\r\nx: y")
 
 
+def test_a_scorer_invokes_its_endpoint_with_a_token_of_it_and_no_other(
+    client: Client, served: ServedOnline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("mine", "yours")
+    for name in names:
+        client.online_endpoints.create_or_update(OnlineEndpoint(name=name, auth_mode="aml_token"))
+    made = client.http.post("/v1/tokens", {"name": "s", "role": "scorer", "endpoint": "mine"})
+    address = client.http.address
+    monkeypatch.setenv("INFERAY_URL", address.url)
+    monkeypatch.setenv("INFERAY_CA", str(address.ca))
+    monkeypatch.setenv("INFERAY_TOKEN", made["token"])
+    with Client() as scorer:
+        with pytest.raises(NotFound, match="takes traffic"):   # the edge let it in
+            scorer.online_endpoints.invoke("mine", [])
+        for refused in (
+            lambda: scorer.online_endpoints.invoke("yours", []),
+            lambda: scorer.online_endpoints.invoke("sums", []), scorer.online_endpoints.list,
+            lambda: scorer.online_endpoints.delete("mine"),
+        ):
+            with pytest.raises(NotAuthorized, match="the token 's' of role scorer may not do this"):
+                refused()
+    for name in names:
+        client.online_endpoints.delete(name)
+
+
 def test_traffic_is_set_rule_by_rule(client: Client) -> None:
     endpoint = client.online_endpoints.set_traffic("sums", mirror_traffic={"blue": 5})
     assert (dict(endpoint.traffic), dict(endpoint.mirror_traffic)) == ({"blue": 100}, {"blue": 5})

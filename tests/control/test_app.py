@@ -28,7 +28,7 @@ POLICY: dict[tuple[str, str], str] = {
     ("GET", "/v1/batchEndpoints/{endpoint}/jobs"): "jobs",
     ("GET", "/v1/batchEndpoints/{endpoint}/deployments/{deployment}/jobs"): "jobs",
     ("GET", "/v1/onlineEndpoints"): "reader",
-    ("GET", "/v1/onlineEndpoints/{name}"): "reader",
+    ("GET", "/v1/onlineEndpoints/{name}"): "jobs",
     ("PUT", "/v1/onlineEndpoints/{name}"): "admin",
     ("DELETE", "/v1/onlineEndpoints/{name}"): "admin",
     ("POST", "/v1/onlineEndpoints/{name}/listKeys"): "admin",

@@ -1,7 +1,8 @@
 """Who may do what: tokens with a role, found by digest, and the rule that a route states.
 
 `admin` may do anything; `reader` may look at anything; `scorer` may invoke one endpoint (or all)
-and look at the jobs that came of it. A secret is compared by its digest, never itself.
+and look at the jobs that came of it, and at an online endpoint's address. A secret is compared by
+its digest, never itself.
 """
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ class Principal:
         if self.role == "reader" or (self.role == "scorer" and not self._reaches(endpoint)):
             raise _forbidden(self, f"scorer of endpoint '{endpoint}'")
 
-    def check_job_reader(self, endpoint: str) -> None:
-        """Check that this one may look at the endpoint's jobs.
+    def check_reader_of(self, endpoint: str) -> None:
+        """Check that this one may look at the endpoint and its jobs.
 
         Raises:
             NotAuthorized: It may not.

@@ -95,7 +95,7 @@ def list_endpoint_jobs(
     context: Ctx, who: Caller, endpoint: str, top: Annotated[int, Query(ge=1, le=PAGE)] = PAGE
 ) -> dict[str, Any]:
     """Return an endpoint's jobs, newest first."""
-    who.check_job_reader(endpoint)
+    who.check_reader_of(endpoint)
     with context.database.read() as session:
         get_endpoint(session, endpoint)
     return _list(context, top, Job.endpoint == endpoint)
@@ -107,7 +107,7 @@ def list_deployment_jobs(
     top: Annotated[int, Query(ge=1, le=PAGE)] = PAGE,
 ) -> dict[str, Any]:
     """Return a deployment's jobs, newest first."""
-    who.check_job_reader(endpoint)
+    who.check_reader_of(endpoint)
     with context.database.read() as session:
         get_deployment(session, endpoint, deployment)
     return _list(context, top, Job.endpoint == endpoint, Job.deployment == deployment)
@@ -219,7 +219,7 @@ def get_output(context: Ctx, who: Caller, name: str, path: str) -> Response:
 def _job(context: Context, who: Caller, name: str) -> Job:
     with context.database.read() as session:
         job = service.get_job(session, name)
-    who.check_job_reader(job.endpoint)
+    who.check_reader_of(job.endpoint)
     return job
 
 

@@ -51,8 +51,9 @@ def list_endpoints(context: Ctx, who: Reader) -> dict[str, Any]:
 
 
 @router.get("/{name}")
-def get_endpoint(context: Ctx, who: Reader, name: str) -> dict[str, Any]:
-    """Return an online endpoint."""
+def get_endpoint(context: Ctx, who: Caller, name: str) -> dict[str, Any]:
+    """Return an online endpoint; for whoever may invoke it, too: it says where it answers."""
+    who.check_reader_of(name)
     with context.database.read() as session:
         return online_endpoint_view(service.get_endpoint(session, name), context.url)
 
