@@ -399,9 +399,13 @@ class Edge:
         _write(self._files / f"{name}.map", text.encode())
 
     def _kept(self) -> dict[str, Any]:
+        path = self._folder / "state.json"
         try:
-            kept: dict[str, Any] = json.loads((self._folder / "state.json").read_bytes())
+            kept: dict[str, Any] = json.loads(path.read_bytes())
         except FileNotFoundError:
+            return {}
+        except ValueError as error:   # of a machine without power: all is told again within seconds
+            log.warning("%s is damaged, and begun anew: %s", path, error)
             return {}
         return kept
 

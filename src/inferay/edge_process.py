@@ -5,7 +5,6 @@ HAProxy, which carries the traffic, outlives the edge process; a new one takes i
 
 from __future__ import annotations
 
-import json
 import secrets
 import signal
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from inferay.config import Workspace
-from inferay.errors import Unavailable
+from inferay.errors import InferayError, Unavailable
 from inferay.processes import (
     STOP_WAIT_S,
     Process,
@@ -138,8 +137,10 @@ def end_edge(workspace: Workspace) -> bool:
 
 
 def _haproxy(workspace: Workspace) -> psutil.Process | None:
-    state = workspace.edge / "state.json"
-    known = json.loads(state.read_bytes()).get("haproxy") if state.exists() else None
+    try:
+        known = read_json(workspace.edge / "state.json").get("haproxy")
+    except InferayError:   # it is damaged: an edge begins anew, and says so
+        known = None
     return Process(**known).find() if known else None
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from inferay.config import Workspace
+from inferay.edge_process import end_edge
 from inferay.errors import InvalidInput
 from inferay.serve.routing import DeploymentRoute, EndpointRoute, RoutingTable
 from tests.edges import RunningEdge, started, wait_until
@@ -103,6 +105,18 @@ def test_a_secret_may_begin_as_an_option_of_haproxy_does(tmp_path: Path) -> None
     }))
     with started(tmp_path) as edge, edge.http() as http:
         assert http.get("/endpoints/e/score").status_code == 404
+
+
+@pytest.mark.parametrize("content", ["", '{"table": '])
+def test_a_damaged_state_is_begun_anew(tmp_path: Path, content: str) -> None:
+    workspace = Workspace(tmp_path)
+    workspace.edge.mkdir()
+    (workspace.edge / "state.json").write_text(content)
+    assert not end_edge(workspace)   # nor does it keep `down` from its work
+    (workspace.edge / "state.json").write_text(content)
+    with started(tmp_path) as edge, edge.http() as http:
+        assert http.get("/endpoints/e/score").status_code == 404
+        assert "state.json is damaged" in edge.log()
 
 
 def test_traffic_is_split_by_its_weights(stage: Stage, auth: dict[str, str]) -> None:
