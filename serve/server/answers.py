@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from datetime import date, datetime
 from typing import Any
 
@@ -63,7 +63,7 @@ def _from_response(response: Any, in_thread: InThread) -> Answer:
     return Answer(status, body, kind, headers, has_failed)
 
 
-async def _stream(response: Any, in_thread: InThread) -> AsyncIterator[bytes]:
+async def _stream(response: Any, in_thread: InThread) -> AsyncGenerator[bytes, None]:
     """Give the pieces as the script makes them, each in its thread."""
     pieces: Iterator[bytes] = iter(response.iter_encoded())
     try:

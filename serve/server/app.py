@@ -6,13 +6,14 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
 from inferay import __version__
-from inferay.serve.server.calls import Batching, Call, Calls, Overdue
+from inferay.serve.server.calls import Batching, Call, Calls, CutShort, Overdue
 from inferay.serve.server.deadlines import Deadlines
 from inferay.serve.server.entry import Entry
 from inferay.serve.server.gate import Gate, TooBusy
@@ -106,7 +107,7 @@ class InferenceApp:
             extra = [one for one in refused.headers if one not in ids]
             answer = error_answer(refused.status, refused.message, headers=extra)
         try:
-            await _send_answer(send, answer, ids, is_head=scope["method"] == "HEAD")
+            await _send_answer(receive, send, answer, ids, is_head=scope["method"] == "HEAD")
         finally:
             leave()
         if scope["path"] != "/":
@@ -247,7 +248,9 @@ def _too_large(bytes_max: int) -> Refused:
     return Refused(413, said, headers=[_CLOSE, TOO_LARGE])
 
 
-async def _send_answer(send: Send, answer: Answer, ids: Headers, *, is_head: bool) -> None:
+async def _send_answer(
+    receive: Receive, send: Send, answer: Answer, ids: Headers, *, is_head: bool
+) -> None:
     headers = [one for one in answer.headers if one[0] not in ID_HEADERS]
     if answer.content_type is not None:
         headers.append((b"content-type", answer.content_type))
@@ -264,9 +267,28 @@ async def _send_answer(send: Send, answer: Answer, ids: Headers, *, is_head: boo
         await send({"type": "http.response.body", "body": b"" if is_head else body})
         return
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    async for piece in body:
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await _send_pieces(receive, send, body)
+
+
+async def _send_pieces(receive: Receive, send: Send, body: AsyncGenerator[bytes, None]) -> None:
+    """Send what the script makes, until it ends, fails, or nobody reads it any more."""
+    gone = asyncio.ensure_future(_wait_until_gone(receive))   # `send` does not tell
+    try:
+        async with aclosing(body) as pieces:
+            async for piece in pieces:
+                if gone.done():
+                    return
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+    except CutShort:   # without an end, so that the client sees that there is more
+        return
+    finally:
+        gone.cancel()
     await send({"type": "http.response.body", "body": b""})
+
+
+async def _wait_until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _serve_lifespan(receive: Receive, send: Send) -> None:

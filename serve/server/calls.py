@@ -42,6 +42,10 @@ class Overdue(Exception):
     """Raised when a call has exceeded its time; it may still run."""
 
 
+class CutShort(Exception):
+    """Raised when the rest of an answer cannot be made: what makes it has raised, and is logged."""
+
+
 class Call:
     """A call for one request. It ends when it ends: its client may have gone long before.
 
@@ -204,7 +208,7 @@ class Calls:
     def _returned(self, result: Any, began_s: float) -> Answer:
         run_s = time.perf_counter() - began_s
         try:
-            answer = answer_of(result, self._in_thread)
+            answer = answer_of(result, self._make_piece)
         except Exception as error:   # what is encoded is the user's too
             return self._raised(error, began_s)
         answer.run_s = run_s
@@ -217,6 +221,21 @@ class Calls:
         return error_answer(
             500, _RUN_RAISED, has_failed=True, run_s=time.perf_counter() - began_s
         )
+
+    async def _make_piece(self, make: Callable[[], Any]) -> Any:
+        """Return what the script makes of an answer that is being sent.
+
+        Raises:
+            CutShort: It raised.
+        """
+        try:
+            return await self._in_thread(make)
+        except BaseException as error:   # user code may raise anything, SystemExit too
+            if _is_cancelled():
+                raise
+            said = user_traceback(error, self._code_dir)
+            _log.error("run() raised while its answer was sent\n%s", said)
+            raise CutShort from None
 
     async def _in_thread(self, function: Callable[[], Any]) -> Any:
         ended: asyncio.Future[tuple[Any, BaseException | None]]

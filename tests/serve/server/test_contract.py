@@ -7,6 +7,7 @@ import logging
 import uuid
 from typing import Any
 
+import httpx
 import pytest
 
 from inferay.errors import UserCodeError
@@ -216,6 +217,29 @@ def test_what_run_raises_is_in_the_log_and_not_in_the_answer(
     assert 'File "score.py", line' in caplog.text
     assert "RuntimeError: no luck" in caplog.text
     assert "inferay" not in caplog.text.partition("Traceback")[2]
+
+
+def test_what_is_raised_while_an_answer_is_sent_is_the_users_and_cuts_it_short(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = serve("""
+        from azureml.contrib.services.aml_response import AMLResponse
+
+        def pieces():
+            yield "first"
+            raise RuntimeError("no luck")
+
+        def run(data):
+            return AMLResponse(pieces(), 200) if data else "next"
+    """)
+    with caplog.at_level(logging.ERROR, "inferay.server"):
+        with pytest.raises(httpx.RemoteProtocolError):
+            client.post("/score", content="x")
+        assert client.post("/score", content="").json() == "next"
+    [record] = [one for one in caplog.records if one.name == "inferay.server"]
+    assert 'File "score.py", line' in record.getMessage()
+    assert "RuntimeError: no luck" in record.getMessage()
+    assert "Exception in ASGI application" not in caplog.text
 
 
 @pytest.mark.parametrize("raised", ["SystemExit(3)", "KeyboardInterrupt()", "MemoryError()"])

@@ -151,6 +151,30 @@ def test_the_server_goes_on_when_clients_leave_in_the_middle(
         assert client.post("/score", content="").status_code == 200
 
 
+def test_an_answer_without_end_ends_when_nobody_reads_it(serve: Serve) -> None:
+    client = serve(
+        """
+        from azureml.contrib.services.aml_response import AMLResponse
+
+        ended = []
+
+        def pieces():
+            try:
+                while True:
+                    yield b"x" * 1000
+            finally:
+                ended.append(True)
+
+        def run(data):
+            return AMLResponse(pieces(), 200) if data else ended
+        """,
+        Limits(queue_wait_s=30, request_timeout_s=30),
+    )
+    with client.stream("POST", "/score", content="endless") as answer:
+        assert next(answer.iter_bytes())
+    assert client.post("/score", content="").json() == [True]   # and its place is given back
+
+
 def test_many_clients_get_their_own_answers(serve: Serve, threads: ThreadPoolExecutor) -> None:
     client = serve(
         "def run(data):\n    return data\n",
