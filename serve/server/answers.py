@@ -23,6 +23,12 @@ _HOP_BY_HOP = frozenset((
     b"transfer-encoding", b"upgrade",
 ))
 
+#: Of an object's keys, what JSON takes.
+_KEYS = (str, int, float, bool, type(None))
+
+#: Statuses whose answers end with their headers: what follows is read as the next answer.
+WITHOUT_BODY = frozenset((204, 304))
+
 #: Calls a blocking function without holding up the event loop.
 InThread = Callable[[Callable[[], Any]], Any]
 
@@ -49,6 +55,10 @@ def is_response(result: Any) -> bool:
 
 
 def _from_response(response: Any, in_thread: InThread) -> Answer:
+    status = response.status_code
+    if not 200 <= status <= 599:
+        said = f"run() returned a response with status {status}; expected 200 to 599"
+        return error_answer(500, said, has_failed=True)
     headers: Headers = []
     kind = None
     for name, value in response.headers.items():
@@ -57,8 +67,9 @@ def _from_response(response: Any, in_thread: InThread) -> Answer:
             kind = raw_value
         elif raw_name not in _HOP_BY_HOP and raw_name != _RUN_FAILED:
             headers.append((raw_name, raw_value))
-    status = response.status_code
     has_failed = status >= 500 or response.headers.get(_RUN_FAILED.decode()) == "True"
+    if status in WITHOUT_BODY:
+        return Answer(status, b"", None, headers, has_failed)
     body = _stream(response, in_thread) if response.is_streamed else response.get_data()
     return Answer(status, body, kind, headers, has_failed)
 

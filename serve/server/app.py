@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from inferay import __version__
+from inferay.serve.server.answers import WITHOUT_BODY
 from inferay.serve.server.calls import Batching, Call, Calls, CutShort, Overdue
 from inferay.serve.server.deadlines import Deadlines
 from inferay.serve.server.entry import Entry
@@ -262,7 +263,8 @@ async def _send_answer(
     headers += ids
     body = answer.body
     if isinstance(body, bytes):
-        headers.append((b"content-length", str(len(body)).encode()))
+        if answer.status not in WITHOUT_BODY:
+            headers.append((b"content-length", str(len(body)).encode()))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if is_head else body})
         return

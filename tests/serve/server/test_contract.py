@@ -190,6 +190,24 @@ def test_a_response_has_the_content_type_that_it_is_given(serve: Serve) -> None:
     assert (found.headers.get_list("content-type"), found.content) == (["image/png"], b"\x00")
 
 
+@pytest.mark.parametrize("status", [204, 304])
+def test_a_response_that_may_have_no_body_has_none(serve: Serve, status: int) -> None:
+    client = serve(respond(f"AMLResponse(None, {status}) if data else 'next'"))
+    for _ in range(2):   # nothing of it is left on the connection
+        found = client.post("/score", content="x")
+        assert (found.status_code, found.content) == (status, b"")
+        assert "content-length" not in found.headers
+        assert client.post("/score", content="").json() == "next"
+
+
+def test_a_status_that_http_has_not_is_an_error_that_names_it(serve: Serve) -> None:
+    found = serve(respond("AMLResponse('', 600)")).get("/score")
+    assert found.status_code == 500
+    said = "run() returned a response with status 600; expected 200 to 599"
+    assert found.json() == {"message": said}
+    assert found.headers["x-ms-run-function-failed"] == "True"
+
+
 def test_a_response_may_be_made_piece_by_piece(serve: Serve) -> None:
     client = serve("""
         from azureml.contrib.services.aml_response import AMLResponse
