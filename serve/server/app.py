@@ -126,7 +126,7 @@ class InferenceApp:
         if methods is None:
             raise Refused(404, _NO_ROUTE)
         if scope["method"] not in methods:
-            raise Refused(405, _NO_METHOD)
+            raise Refused(405, _NO_METHOD, headers=[(b"allow", ", ".join(methods).encode())])
         if path == "/":
             return self._health(), _nothing
         if path == "/swagger.json":
@@ -154,7 +154,7 @@ class InferenceApp:
                 404, f"Swagger version [{asked}] is not supported for the scoring script. "
                 f"Supported swagger versions: [{supported}]."
             )
-        return Answer(200, document)
+        return Answer(200, document, has_failed=False)
 
     async def _read(self, scope: Scope, receive: Receive, path: str) -> Request:
         if self._open >= self._limits.open_max:

@@ -72,6 +72,7 @@ class Refused(Exception):
         self.headers = headers or []
 
 
-def error_answer(status: int, message: str, **rest: Any) -> Answer:
+def error_answer(status: int, message: str, *, has_failed: bool = False, **rest: Any) -> Answer:
     """Return an answer with the container's body of an error: `{"message": …}`."""
-    return Answer(status, json.dumps({"message": message}).encode(), **rest)
+    body = json.dumps({"message": message}).encode()
+    return Answer(status, body, has_failed=has_failed, **rest)

@@ -288,6 +288,7 @@ def test_a_body_that_is_no_utf8_is_refused(serve: Serve) -> None:
     assert found.status_code == 400
     said = "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"
     assert found.json() == {"message": f"Input cannot be decoded as UTF-8: {said}"}
+    assert found.headers["x-ms-run-function-failed"] == "False"
     assert "x-ms-run-fn-exec-ms" not in found.headers
 
 
@@ -382,10 +383,16 @@ def test_another_path_is_not_found(serve: Serve) -> None:
     assert found.json()["message"].startswith("The requested URL was not found on the server.")
 
 
-@pytest.mark.parametrize(("method", "path"), [("DELETE", "/"), ("PUT", "/score")])
-def test_another_method_is_not_allowed(serve: Serve, method: str, path: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [("DELETE", "/", "GET, HEAD"), ("PUT", "/score", "GET, POST, OPTIONS")],
+)
+def test_another_method_is_not_allowed(
+    serve: Serve, method: str, path: str, allowed: str
+) -> None:
     found = serve(ECHO).request(method, path)
-    assert found.status_code == 405
+    assert (found.status_code, found.headers["allow"]) == (405, allowed)
+    assert found.headers["x-ms-run-function-failed"] == "False"
     assert found.json() == {"message": "The method is not allowed for the requested URL."}
 
 
