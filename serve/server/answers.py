@@ -38,7 +38,7 @@ def answer_of(result: Any, in_thread: InThread) -> Answer:
     if is_response(result):
         return _from_response(result, in_thread)
     try:
-        return Answer(200, json.dumps(result, default=_jsonable).encode(), JSON)
+        return Answer(200, _json_of(result).encode(), JSON)
     except RecursionError:
         return error_answer(
             500, "run() returned a value that is nested too deeply for JSON", has_failed=True
@@ -82,6 +82,25 @@ async def _stream(response: Any, in_thread: InThread) -> AsyncGenerator[bytes, N
             yield piece
     finally:
         await in_thread(response.close)
+
+
+def _json_of(result: Any) -> str:
+    try:
+        return json.dumps(result, default=_jsonable)
+    except TypeError:   # perhaps for a key: `default` is asked about values only
+        return json.dumps(_with_plain_keys(result), default=_jsonable)
+
+
+def _with_plain_keys(value: Any) -> Any:
+    """Return a value whose objects have keys that JSON takes: `model.classes_` holds numpy's."""
+    if isinstance(value, dict):
+        return {
+            key if isinstance(key, _KEYS) else _jsonable(key): _with_plain_keys(inner)
+            for key, inner in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [_with_plain_keys(inner) for inner in value]
+    return value
 
 
 def _jsonable(value: Any) -> Any:

@@ -124,6 +124,7 @@ def test_a_text_is_encoded_once_more(serve: Serve) -> None:
          [{"x": 1, "y": "a"}, {"x": 2, "y": "b"}]),
         ("pandas.Series([1.5, 2.5])", [1.5, 2.5]),
         ("[pandas.Timestamp('2026-01-02')]", ["2026-01-02T00:00:00"]),
+        ("[{label: 0.5 for label in numpy.array([3, 7])}]", [{"3": 0.5, "7": 0.5}]),
     ],
 )  # fmt: skip
 def test_arrays_and_tables_go_out_as_json(serve: Serve, code: str, expected: object) -> None:
@@ -133,7 +134,8 @@ def test_arrays_and_tables_go_out_as_json(serve: Serve, code: str, expected: obj
 
 @pytest.mark.parametrize(
     ("code", "named"),
-    [("object()", "builtins.object"), ("{1, 2}", "builtins.set"), ("[loop]", "Circular")],
+    [("object()", "builtins.object"), ("{1, 2}", "builtins.set"), ("[loop]", "Circular"),
+     ("{(1, 2): 3}", "builtins.tuple")],
 )
 def test_a_result_that_json_cannot_hold_is_an_error_that_names_it(
     serve: Serve, code: str, named: str
