@@ -195,9 +195,9 @@ class Calls:
             else:
                 results = await self._in_thread(partial(self._entry.run, **together))
             found = _one_for_each(results, len(batch))
-        except asyncio.CancelledError:
-            raise
         except BaseException as error:   # user code may raise anything, SystemExit too
+            if _is_cancelled():
+                raise
             answer = self._raised(error, began_s)
             return [answer] * len(batch)
         finally:

@@ -59,6 +59,18 @@ def test_a_call_that_fails_or_returns_too_little_is_an_error_for_its_callers(
     assert client.post("/score", content="x").json() == "1 x"
 
 
+def test_an_async_run_of_a_batch_that_cancels_itself_is_a_failure_of_its_own(
+    serve: Serve,
+) -> None:
+    client = serve(
+        "import asyncio\n\nasync def run(data):\n    raise asyncio.CancelledError('mine')\n",
+        LIMITS, batching=Batching(size_max=4),
+    )
+    found = client.post("/score", content="x")
+    assert found.status_code == 500
+    assert found.headers["x-ms-run-function-failed"] == "True"
+
+
 def test_an_async_run_is_given_batches_too(serve: Serve) -> None:
     client = serve(
         "async def run(data):\n    return [len(one) for one in data]\n", LIMITS,
