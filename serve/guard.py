@@ -156,7 +156,7 @@ class Guard:
         took_s = time.perf_counter() - began_s
         if not copy.is_whole:
             return
-        asked, answered = dict(scope["headers"]), dict(copy.headers)
+        answered = dict(copy.headers)
         run_ms = answered.get(_RUN_MS)
         self._mirror.offer(Exchange(
             endpoint=self._endpoint, deployment=self._deployment,
@@ -166,8 +166,7 @@ class Guard:
                 if (name := part.strip())
             ),
             method=scope["method"], path=scope["path"], query=scope["query_string"],
-            content_type=asked.get(b"content-type"),
-            client_request_id=asked.get(b"x-ms-client-request-id"),
+            headers=tuple(scope["headers"]),
             request_body=b"".join(copy.request), status=copy.status,
             answer_type=answered.get(b"content-type"), answer_body=b"".join(copy.answer),
             began_unix_s=began_unix_s, took_s=took_s,

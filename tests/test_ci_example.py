@@ -104,6 +104,7 @@ def test_a_good_deployment_gets_all_requests_step_by_step(
 @pytest.mark.parametrize(("variables", "said"), [
     ({"GOOD_CALLS": "5"}, "was answered 424 by 'green'"),
     ({"ANSWER": "7", "CHECK": 'grep -x \'"6"\''}, "got a wrong answer from 'green': \"7\""),
+    ({"INFERAY_CA": "/no/such/ca.pem"}, "request 1 of 5 was answered 000"),
 ])
 def test_a_bad_deployment_is_taken_back(
     served: ServedOnline, project: Path, variables: dict[str, str], said: str

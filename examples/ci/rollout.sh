@@ -43,10 +43,11 @@ score() {
   local count=$1 status
   shift
   for ((sent = 1; sent <= count; sent++)); do
+    : >"$folder/headers" >"$folder/answer"
     status=$(curl --silent --show-error --max-time 60 --cacert "$ca" --config <(credentials) \
       --header "Content-Type: application/json" --data-binary "@$request" \
       --dump-header "$folder/headers" --output "$folder/answer" --write-out "%{http_code}" \
-      "$@" "$uri")
+      "$@" "$uri") || true   # then it is 000, and curl has said why
     if [ "$status" != 200 ]; then
       say "request $sent of $count was answered $status by" \
         "'$(answered_by)': $(head -c 500 "$folder/answer")"
@@ -72,13 +73,14 @@ traffic() {
 
 # Whatever ends this script, ends here.
 finish() {
+  rm -rf "$folder"
   if $has_begun && ! $is_done; then
     say "rolling back: all requests go to '$live'"
     traffic "$live=100" || say "the requests could not be taken back"
     inferay online-deployment delete --name "$new" --endpoint-name "$endpoint" --yes \
       && say "'$new' was deleted" || say "'$new' was not deleted"
+    exit 1
   fi
-  rm -rf "$folder"
 }
 
 folder=$(mktemp -d)

@@ -102,12 +102,14 @@ def shorten(text: str, characters_max: int = SHOWN_CHARACTERS) -> str:
 
 
 def told(value: Any) -> str:
-    """Return what people are told of a value of JSON."""
+    """Return what people are told of a value of JSON; halves of a UTF-16 pair as escapes."""
     if isinstance(value, list):
         return f"a list of {len(value)}"
     if isinstance(value, dict):
-        return shorten(f"an object with {', '.join(sorted(value)) or 'nothing'}")
-    return shorten(value if isinstance(value, str) else json.dumps(value))
+        said = f"an object with {', '.join(sorted(value)) or 'nothing'}"
+    else:
+        said = value if isinstance(value, str) else json.dumps(value)
+    return shorten(said.encode(errors="backslashreplace").decode())
 
 
 def _shown(body: Body) -> str:

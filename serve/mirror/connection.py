@@ -22,11 +22,22 @@ REVISION = b"x-inferay-revision"
 TOOK_MS = b"x-inferay-took-ms"
 _RUN_MS = b"x-ms-run-fn-exec-ms"
 
+#: What the edge answers a copy that finds no room, as a client; then no replica has signed it.
+_TOO_MANY = 429
+
 #: Why a copy has no answer.
+BUSY = "busy"
 TIMED_OUT = "timed_out"
 NOT_CONNECTED = "not_connected"
 CLOSED = "connection_closed"
 NOT_HTTP = "not_http"
+
+
+#: Headers that belong to one connection, or that a copy has of its own.
+_NOT_COPIED = frozenset({
+    b"connection", b"content-length", b"expect", b"host", b"keep-alive", b"proxy-connection", b"te",
+    b"trailer", b"transfer-encoding", b"upgrade",
+})
 
 
 @dataclass(frozen=True)
@@ -62,11 +73,8 @@ def request_of(exchange: Exchange, target: str, to: Destination) -> bytes:
         f"x-inferay-shadow: {target}".encode(),
         f"x-inferay-request: {exchange.request_id}".encode(),
         b"content-length: %d" % len(exchange.request_body),
+        *(name + b": " + value for name, value in exchange.headers if name not in _NOT_COPIED),
     ]
-    if exchange.content_type is not None:
-        lines.append(b"content-type: " + exchange.content_type)
-    if exchange.client_request_id is not None:
-        lines.append(b"x-ms-client-request-id: " + exchange.client_request_id)
     return b"\r\n".join((*lines, b"", b""))
 
 
@@ -169,6 +177,10 @@ class Connection(asyncio.Protocol):
         self._answer()
 
     def _answer(self) -> None:
+        if self._parser.get_status_code() == _TOO_MANY and REVISION not in self._headers:
+            # It says something of how fast copies are sent, and nothing of the shadow's answers.
+            self._finish(Outcome(None, BUSY))
+            return
         took_s = time.perf_counter() - self._began_s
         told_s = _seconds(self._headers.get(TOOK_MS))
         self._finish(Outcome(Answered(
@@ -179,10 +191,12 @@ class Connection(asyncio.Protocol):
 
     def _time_out(self) -> None:
         empty = Capture(0).body()
+        self.can_be_used = False
         self._finish(Outcome(Answered(None, self._timeout_s, None, None, empty), TIMED_OUT))
         self.close()
 
     def _fail(self, reason: str) -> None:
+        self.can_be_used = False
         self._finish(Outcome(None, reason))
         self.close()
 
@@ -192,8 +206,6 @@ class Connection(asyncio.Protocol):
             return
         if self._timer is not None:
             self._timer.cancel()
-        if outcome.failure is not None:
-            self.can_be_used = False
         done(outcome)
 
 

@@ -14,8 +14,7 @@ class Exchange:
         request_id: The edge's own id of the live request: it pairs the answers.
         targets: The deployments that get a copy each.
         query: What stands after the `?`, as it came.
-        content_type: Of the request, or None if it had none.
-        client_request_id: The client's `x-ms-client-request-id`, or None.
+        headers: Of the request, as the container saw them: without the client's credential.
         answer_type: Content type of the answer, or None.
         answer_body: As the container gave it, before the edge maps it.
         began_unix_s: When the request reached the replica.
@@ -30,8 +29,7 @@ class Exchange:
     method: str
     path: str
     query: bytes
-    content_type: bytes | None
-    client_request_id: bytes | None
+    headers: tuple[tuple[bytes, bytes], ...]
     request_body: bytes
     status: int
     answer_type: bytes | None

@@ -128,7 +128,7 @@ def median_interval(ordered: Sequence[float]) -> Interval | None:
     count = len(ordered)
     if count < MEDIAN_MIN:
         return None
-    low = max(0, math.floor((count - Z * math.sqrt(count)) / 2))
+    low = max(0, math.floor((count - 1 - Z * math.sqrt(count)) / 2))
     return Interval(ordered[low], ordered[count - 1 - low])
 
 

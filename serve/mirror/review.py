@@ -47,7 +47,8 @@ _GRAVITY = {"shadow": 4, "live": 3, "other": 2, "number": 1}
 
 def report_of(
     pairs_dir: Path, live: str, shadow: str, *, live_revision: str | None = None,
-    shadow_revision: str | None = None, mirror_percent: int | None = None,
+    shadow_revision: str | None = None, shadow_since_s: float = -math.inf,
+    mirror_percent: int | None = None,
     tolerance: Tolerance | None = None, worst: int = WORST, bytes_max: int = REPORT_BYTES_MAX,
 ) -> ShadowReport:
     """Read the pairs of two deployments, and report on them; takes seconds where there are many.
@@ -58,6 +59,8 @@ def report_of(
         shadow: The one that got the copies.
         live_revision: Only its pairs; None for all.
         shadow_revision: Pairs that name another one are left out; None for all.
+        shadow_since_s: When that revision was made, in seconds of Unix: earlier pairs that name
+            none, as nothing has answered, are left out too.
         mirror_percent: What the endpoint's rule says of the shadow, for an empty report's reason.
         tolerance: How far numbers may lie apart and still agree; by default not at all.
         worst: Pairs to show.
@@ -68,7 +71,10 @@ def report_of(
     """
     for _ in range(READS_MAX):
         sample = read_sample(folder_of(pairs_dir, live, shadow), live_revision, bytes_max)
-        review = Review(tolerance or Tolerance(), worst=worst, shadow_revision=shadow_revision)
+        review = Review(
+            tolerance or Tolerance(), worst=worst, shadow_revision=shadow_revision,
+            shadow_since_s=shadow_since_s,
+        )
         try:
             for pair in sample.pairs():
                 review.add(pair)
@@ -92,14 +98,17 @@ class Review:
         tolerance: How far numbers may lie apart and still agree.
         worst: Pairs to show.
         shadow_revision: Pairs that name another one are left out.
+        shadow_since_s: Of pairs that name none, those that began before this are.
     """
 
     def __init__(
-        self, tolerance: Tolerance, *, worst: int = WORST, shadow_revision: str | None = None
+        self, tolerance: Tolerance, *, worst: int = WORST, shadow_revision: str | None = None,
+        shadow_since_s: float = -math.inf,
     ) -> None:
         self._tolerance = tolerance
         self._worst_max = worst
         self._shadow_revision = shadow_revision
+        self._shadow_since_s = shadow_since_s
         self._agreed = 0
         self._differences: Counter[str] = Counter()
         self._statuses: Counter[str] = Counter()
@@ -116,9 +125,7 @@ class Review:
     def add(self, pair: Pair) -> None:
         """Take a pair into account."""
         live, shadow = pair.live, pair.shadow
-        if self._shadow_revision is not None and shadow.revision not in (
-            None, self._shadow_revision
-        ):
+        if self._is_of_another_revision(pair):
             self.other_revisions += 1
             return
         self.pairs += 1
@@ -146,6 +153,11 @@ class Review:
             dict(sorted(self._statuses.items())), copies,
             [_shown(one[2], one[3]) for one in sorted(self._worst, key=lambda one: one[:2])[::-1]],
         )
+
+    def _is_of_another_revision(self, pair: Pair) -> bool:
+        if pair.shadow.revision is None:
+            return pair.began_unix_s < self._shadow_since_s
+        return self._shadow_revision not in (None, pair.shadow.revision)
 
     def _compare(self, live: Answered, shadow: Answered) -> Comparison:
         if live.status != shadow.status:

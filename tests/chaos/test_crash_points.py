@@ -221,7 +221,8 @@ def test_two_drivers_that_die_at_any_two_steps_are_followed_by_one_that_ends_exa
                 if second >= len(others):
                     break
                 pairs += 1
-    assert pairs > (80 if when == "before" else 10)
+    # How many steps there are depends on how the journal's records are grouped, so on the machine.
+    assert pairs > (40 if when == "before" else 5)
 
 
 def test_a_driver_that_a_newer_one_overtakes_at_any_step_changes_nothing_more(job: Job) -> None:

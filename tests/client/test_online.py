@@ -19,6 +19,7 @@ from inferay.errors import (
     Unavailable,
     UserCodeError,
 )
+from inferay.processes import free_ports
 from tests.cli.online_served import ServedOnline, served_online, write_project
 
 
@@ -93,6 +94,18 @@ def test_traffic_is_set_rule_by_rule(client: Client) -> None:
             client.online_endpoints.set_traffic("sums", wrong)
         assert "\n" not in caught.value.message
     assert dict(client.online_endpoints.get("sums").traffic) == {"blue": 100}
+
+
+def test_an_endpoint_that_fails_at_once_says_why(client: Client) -> None:
+    [port] = free_ports(1)
+    endpoint = OnlineEndpoint(name="guarded", auth_mode="aad_token", properties={
+        "inferay.token_issuer": "https://issuer", "inferay.token_audience": "api://me",
+        "inferay.jwks_uri": f"http://127.0.0.1:{port}/keys",
+    })
+    with pytest.raises(InferayError, match="https://issuer cannot be fetched") as caught:
+        client.online_endpoints.create_or_update(endpoint)
+    assert caught.value.code == "IssuerUnavailable"
+    client.online_endpoints.delete("guarded")
 
 
 def test_a_deployment_is_created_once_and_then_updated(client: Client) -> None:

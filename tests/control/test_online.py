@@ -121,6 +121,14 @@ def test_a_put_that_does_not_name_traffic_leaves_it(serving: OnlinePlane) -> Non
     assert serving.score(serving.keys()["primaryKey"]).status_code == 404
 
 
+def test_a_rule_that_is_null_stays_and_names_are_read_in_any_case(serving: OnlinePlane) -> None:
+    serving.put_endpoint(traffic=None, mirrorTraffic=None)
+    assert serving.answered_by() == "one"
+    body = {"Properties": {"AuthMode": "Key", "Traffic": {}}}
+    serving.finish(serving.http.put("/v1/onlineEndpoints/digits", json=body))
+    assert serving.score(serving.keys()["primaryKey"]).status_code == 404
+
+
 @pytest.mark.parametrize(("properties", "said"), [
     ({"inferay.retry_sent_request": "true"}, "did you mean 'inferay.retry_sent_requests'?"),
     ({"inferay.retry_sent_requests": "yes"}, 'expected "true" or "false", got'),
@@ -142,6 +150,8 @@ def test_a_deployment_with_traffic_is_not_deleted(serving: OnlinePlane) -> None:
     assert 'inferay online-endpoint update -n digits --traffic "green=100"' in message
     serving.put_endpoint(traffic={"green": 100}, mirrorTraffic={"blue": 5})
     assert '--mirror-traffic "blue=0"' in refused(serving.http.delete(address))[1]
+    serving.put_endpoint(mirrorTraffic={"blue": 5, "green": 10})
+    assert '--mirror-traffic "green=10"' in refused(serving.http.delete(address))[1]
     serving.put_endpoint(mirrorTraffic={})
     serving.finish(serving.http.delete(address))
     assert serving.http.get(address).status_code == 404
@@ -259,6 +269,10 @@ def test_a_token_of_an_issuer_outside_opens_the_endpoint_until_its_key_is_gone(
         Issuers(serving.context).turn()   # an issuer that is away changes nothing
         serving.turn()
         assert opens(two, "k2") == 200
+        ended = serving.put_endpoint(
+            authMode="AADToken", properties=properties, mirrorTraffic={"blue": 5}
+        )
+        assert (ended["status"], opens(two, "k2")) == ("Succeeded", 200)
         properties["inferay.jwks_uri"] = f"{site.url}/elsewhere"
         ended = serving.put_endpoint(authMode="AADToken", properties=properties)
         assert (ended["status"], ended["error"]["code"]) == ("Failed", "IssuerUnavailable")

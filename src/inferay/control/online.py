@@ -22,16 +22,18 @@ from inferay.control.tables import Deployment, Endpoint, Operation, Revision, no
 from inferay.engine.resources import (
     OnlineDeployment,
     OnlineEndpoint,
+    OnlineEndpointBody,
     from_rest,
+    parse_body,
     to_rest,
 )
 from inferay.errors import Conflict, InvalidInput, NotFound, nearest
 from inferay.serve.declared import check_endpoint_properties
 from inferay.serve.tokens import first_version
 
-#: The rules that a PUT keeps where its body does not name them: else a changed tag would take an
-#: endpoint off the air.
-RULES = ("traffic", "mirrorTraffic")
+#: The rules that a PUT keeps where its body does not name them, and their fields in a body that is
+#: read: else a changed tag, or a null, would take an endpoint off the air.
+RULES = {"traffic": "traffic", "mirrorTraffic": "mirror_traffic"}
 
 
 def put_endpoint(
@@ -55,9 +57,9 @@ def put_endpoint(
     row = row or Endpoint(name=name, kind="online", token_version=first_version())
     before = row.properties or {}
     properties: dict[str, Any] = to_rest(entity)["properties"]   # type: ignore[assignment]
-    given = {str(key).lower() for key in body.get("properties") or {}}
-    properties |= {rule: before[rule] for rule in RULES
-                   if rule in before and rule.lower() not in given}
+    given = parse_body(OnlineEndpointBody, body).properties.model_fields_set
+    properties |= {rule: before[rule] for rule, field in RULES.items()
+                   if rule in before and field not in given}
     for rule in RULES:
         properties[rule] = {one: share for one, share in properties[rule].items() if share}
         _check_shares(session, name, rule, properties[rule])
@@ -184,8 +186,11 @@ def delete_deployment(session: Session, endpoint: str, name: str) -> Operation:
         if not shares.get(name):
             continue
         rest = {one: share for one, share in shares.items() if one != name}
-        others = rest or {one: 100 for one in _deployments(session, endpoint) if one != name}
-        to = f"{next(iter(others))}=100" if rule == "traffic" and others else f"{name}=0"
+        if rule == "traffic":
+            others = [*rest, *(one for one in _deployments(session, endpoint) if one != name)]
+            to = f"{others[0]}=100" if others else f"{name}=0"
+        else:
+            to = " ".join(f"{one}={share}" for one, share in rest.items()) or f"{name}=0"
         raise Conflict(
             f"deployment '{name}' of endpoint '{endpoint}' gets {shares[name]} % of its {word}; "
             f"take that away first: inferay online-endpoint update -n {endpoint} {flag} \"{to}\"",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from datetime import UTC
+
 from inferay.control.context import Context
 from inferay.control.online import get_deployment, get_endpoint, live_revision
 from inferay.errors import InvalidInput, Unavailable
@@ -32,6 +35,7 @@ def shadow_report(
         rule = get_endpoint(session, endpoint).properties.get("mirrorTraffic") or {}
         revisions = [live_revision(session, endpoint, name) for name in (live, shadow)]
         names = [None if one is None else one.name for one in revisions]
+        since = None if revisions[1] is None else revisions[1].created_at.replace(tzinfo=UTC)
     if live == shadow:
         raise InvalidInput(
             f"live and shadow are both '{live}': a deployment gets no copies of what it answers",
@@ -42,7 +46,9 @@ def shadow_report(
     try:
         return report_of(
             context.workspace.pairs_folder(endpoint), live, shadow, live_revision=names[0],
-            shadow_revision=names[1], mirror_percent=int(rule.get(shadow, 0)),
+            shadow_revision=names[1],
+            shadow_since_s=-math.inf if since is None else since.timestamp(),
+            mirror_percent=int(rule.get(shadow, 0)),
             tolerance=tolerance, worst=worst,
         )
     finally:

@@ -7,6 +7,7 @@ table once its instances are up; until then, and if it fails, nothing changes fo
 
 from __future__ import annotations
 
+import logging
 import shutil
 from dataclasses import replace
 from typing import Any
@@ -30,6 +31,8 @@ from inferay.errors import Conflict, InferayError, Unavailable, UserCodeError
 from inferay.serve.edge.client import EdgeState
 from inferay.serve.mirror.pairs import remove_pairs
 from inferay.serve.replica_spec import ApplicationSpec
+
+log = logging.getLogger(__name__)
 
 #: A replica's process takes seconds to start, whatever its probe says.
 START_S_MIN = 60.0
@@ -60,8 +63,20 @@ def add_steps(steps: Steps) -> None:
 
 
 def _fetch_keys(context: Context, operation: Operation) -> None:
-    """Take over the keys of the issuer that the endpoint trusts, if it does."""
-    refresh(context, operation.payload["name"])
+    """Take over the keys of the issuer that the endpoint trusts, if it does.
+
+    One that is away holds up no other change of an endpoint that has its keys already.
+    """
+    name = operation.payload["name"]
+    try:
+        refresh(context, name)
+    except Unavailable as error:
+        with context.database.read() as session:
+            row = session.get(Endpoint, name)
+            has_keys = row is not None and bool(row.trusted_keys)
+        if not has_keys:
+            raise
+        log.warning("endpoint %s: %s", name, error.message)
 
 
 def _publish(context: Context, operation: Operation) -> None:

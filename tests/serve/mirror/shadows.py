@@ -140,7 +140,8 @@ def exchange(request_id: str = "r1", *targets: str, **changes: object) -> Exchan
     values = {
         "endpoint": "digits", "deployment": "blue", "request_id": request_id,
         "targets": targets or ("green",), "method": "POST", "path": "/score", "query": b"",
-        "content_type": b"application/json", "client_request_id": b"mine",
+        "headers": ((b"content-type", b"application/json"), (b"x-tenant", b"mine"),
+                    (b"host", b"public"), (b"content-length", b"99"), (b"expect", b"100-continue")),
         "request_body": b'{"data": 1}', "status": 200, "answer_type": b"application/json",
         "answer_body": b"[1]", "began_unix_s": 1e9, "took_s": 0.01, "run_s": 0.005,
     }

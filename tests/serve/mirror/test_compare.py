@@ -111,6 +111,13 @@ def test_json_that_is_nested_too_deeply_is_compared_by_its_bytes() -> None:
     assert compare(body_of(deep, 10**6), body([1]), Tolerance()).kind == "bytes"
 
 
+@pytest.mark.parametrize("value", ["\ud83d", {"\ud83d": 1}, ["\ud83d"]])
+def test_half_of_a_pair_of_utf_16_can_be_told(value: Any) -> None:
+    found = of(value, 1)
+    assert found.kind == "structure"
+    told(found.live).encode()
+
+
 @pytest.mark.parametrize("depth", range(100, 1100, 100))
 def test_json_of_any_depth_that_can_be_read_can_be_told(depth: int) -> None:
     deep = body_of(b"[" * depth + b"]" * depth, 10**6)

@@ -82,7 +82,7 @@ def test_quantiles_are_those_of_the_standard_library(values: list[float]) -> Non
         assert quantile(ordered, share) == pytest.approx(cuts[round(share * 100) - 1], abs=1e-6)
 
 
-@pytest.mark.parametrize("count", [6, 7, 25, 200])
+@pytest.mark.parametrize("count", [6, 7, 8, 21, 25, 200])
 def test_the_interval_of_a_median_has_it_as_often_as_it_says(count: int) -> None:
     chance = random.Random(count)
     hits = 0

@@ -159,6 +159,7 @@ def test_a_shadow_that_fails_or_hangs_changes_nothing_for_clients(
     assert max(shadowed_s) < 5
     found = stage.settled("blue", "green", 60)
     assert found.statuses["200/500"] == 10
+    assert "200/429" not in found.statuses
     assert found.errors.live.count == 0
 
 

@@ -207,6 +207,18 @@ def test_pairs_of_other_revisions_are_left_out(tmp_path: Path) -> None:
     assert report_of(tmp_path, "blue", "green", live_revision="r2").pairs == 0
 
 
+def test_what_an_earlier_revision_left_unanswered_is_left_out(tmp_path: Path) -> None:
+    write(tmp_path, 5, {"status": None, "revision": None})   # at 1e9
+
+    def errors(since_s: float) -> tuple[int, int]:
+        found = report_of(
+            tmp_path, "blue", "green", shadow_revision="new", shadow_since_s=since_s
+        )
+        return found.errors.shadow.count, found.copies.other_revisions
+
+    assert (errors(9e8), errors(1.1e9)) == ((5, 0), (0, 5))
+
+
 def test_an_empty_report_says_why(tmp_path: Path) -> None:
     def reason(**rest: Any) -> str | None:
         return report_of(tmp_path, "blue", "green", **rest).reason

@@ -98,9 +98,9 @@ def test_a_copy_is_what_the_client_sent_with_the_marks_of_a_copy(mirror: Make) -
     assert copy.head.startswith("POST /endpoints/digits/score?a=%20b HTTP/1.1\r\n")
     assert copy.body == b'{"data": 1}'
     marks = ("x-inferay-edge", "x-inferay-shadow", "x-inferay-request", "content-type",
-             "x-ms-client-request-id", "x-inferay-mirror")
+             "x-tenant", "content-length", "expect", "x-inferay-mirror")
     assert [copy.header(name) for name in marks] == [
-        "s3cret", "green", "id-7", "application/json", "mine", None,
+        "s3cret", "green", "id-7", "application/json", "mine", "11", None, None,
     ]
 
 
@@ -196,6 +196,26 @@ def test_what_is_no_answer_counts_as_failed(
         wait_until(lambda: failures(one) == {why: 1})
         one.close()
     assert pairs_in(tmp_path) == []
+
+
+def test_a_copy_that_the_edge_has_no_room_for_is_no_answer_of_the_shadow(
+    mirror: Make, tmp_path: Path
+) -> None:
+    with shadow(answer(status=429)) as edge:
+        one = mirror(edge.port)
+        for number in range(2):
+            one.offer(exchange(f"id-{number}"))
+        wait_until(lambda: failures(one) == {"busy": 2})
+        one.close()
+    assert pairs_in(tmp_path) == []
+
+
+def test_a_script_that_answers_429_has_answered(mirror: Make, tmp_path: Path) -> None:
+    with shadow(answer(status=429, headers="x-inferay-revision: r9\r\n")) as green:
+        one = mirror(green.port)
+        one.offer(exchange())
+        one.close(timeout_s=5)
+    assert [pair.shadow.status for pair in pairs_in(tmp_path)] == [429]
 
 
 @pytest.mark.parametrize("said", [

@@ -139,14 +139,17 @@ def settle(context: Context, operation: Operation) -> Operation:
 def operation_answer(
     context: Context, operation: Operation, view: dict[str, Any] | None, *, is_new: bool
 ) -> Response:
-    """Return the answer to a PUT or DELETE: the resource, and where to ask how far it is."""
+    """Return the answer to a PUT or DELETE: the resource, and where to ask how far it is.
+
+    Also where it has failed at once: the operation is where the reason stands.
+    """
     status = 201 if is_new else 200
     if view is None and operation.status == "Succeeded":
         return Response(status_code=204)
     if view is None:
         status, view = 202, operation_view(operation)
     headers = {}
-    if operation.status == "Running":
+    if operation.status != "Succeeded":
         address = f"{context.url}/v1/operations/{operation.id}"
         headers = {"Azure-AsyncOperation": address, "Location": address, "Retry-After": "1"}
     return JSONResponse(view, status_code=status, headers=headers)
