@@ -90,7 +90,8 @@ def test_the_makefile_has_the_target(target: str) -> None:
 def test_ci_runs_make_targets_and_is_executable() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    assert re.findall(r"^make (\w+)$", script.read_text(), re.MULTILINE) == ["install", "lint", "test"]
+    targets = re.findall(r"^make (\w+)$", script.read_text(), re.MULTILINE)
+    assert targets == ["install", "lint", "test"]
 
 
 # -- the wheel
