@@ -24,6 +24,12 @@ KILL_S = 1.0
 #: What forks and ends, over and over, can slip through one look at all processes.
 EMPTY_ROUNDS = 2
 
+#: A process without an environment that is younger may be about to get one, from its `exec`.
+YOUNG_S = 5.0
+
+#: Process id of the parent of the kernel's own threads.
+_KTHREADD = 2
+
 
 def kill_group(pid: int) -> None:
     """Kill the process group at once; a fork bomb in it has no chance to fork on."""
@@ -54,12 +60,26 @@ def _kill_marked(mark: str) -> bool:
     except FileNotFoundError:   # not Linux
         return False
     for pid in pids:
-        # It has ended (an ended one that nobody has waited for has no environment), or is not ours.
+        # It has ended, or is not ours.
         with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
-            if wanted in file.read().split(b"\0"):
+            environment = file.read()
+            if wanted in environment.split(b"\0"):
                 _kill(pid)
                 has_found = True
+            elif not environment and _may_be_in_exec(pid):
+                has_found = True   # on busy cores it may stay there for several rounds
     return has_found
+
+
+def _may_be_in_exec(pid: int) -> bool:
+    """Return whether a process that shows no environment may be between two programs."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        state, parent, *rest = file.read().rpartition(b")")[2].split()
+    is_of_kernel = int(parent) in (0, _KTHREADD)
+    if is_of_kernel or state in b"ZX":
+        return False
+    began_s = int(rest[17]) / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - began_s < YOUNG_S
 
 
 def _kill(pid: int) -> None:

@@ -94,6 +94,8 @@ class MemoryWatch:
         if sys.platform != "linux":
             return
         pids = descendants_of(self._pid)
+        if not pids and _has_ended(self._pid):
+            return   # what it had started is another's child now, and still to be ended
         self.descendants = {pid: start for pid in pids if (start := start_of(pid))}
         used_bytes = _sum((self._pid, *pids), "status", _CHEAP)
         if limit_bytes is None or used_bytes <= limit_bytes or not pids:
@@ -118,6 +120,13 @@ def descendants_of(pid: int) -> list[int]:
                 found += children
                 waiting += children
     return found
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] in b"ZX"
+    except OSError:
+        return True
 
 
 def start_of(pid: int) -> bytes:
