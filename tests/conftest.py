@@ -13,7 +13,9 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
+from tests import azurite as emulators
 from tests import radosgw as gateways
+from tests.azurite import Azurite, Container
 from tests.http_site import Site, http_site
 from tests.radosgw import Bucket, Server
 from tests.services import skip_without
@@ -55,6 +57,20 @@ def radosgw() -> Iterator[Server]:
 def bucket(radosgw: Server) -> Bucket:
     """A new, empty bucket on a real S3 server."""
     return radosgw.make_bucket()
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[Azurite]:
+    """Azure's blob storage, emulated."""
+    skip_without(None if emulators.program() else "azurite")
+    with emulators.started() as server:
+        yield server
+
+
+@pytest.fixture
+def container(azurite: Azurite) -> Container:
+    """A new, empty container of Azure's blob storage."""
+    return azurite.make_container()
 
 
 @pytest.fixture

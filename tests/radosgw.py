@@ -209,7 +209,7 @@ class _Start:
         with open(self._folder / f"{command[0]}.out", "wb") as out:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self._environ,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
         self._stack.callback(process.wait)
         self._stack.callback(process.kill)   # all that it holds is in memory
@@ -227,7 +227,7 @@ class _Start:
             time.sleep(0.1)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Ask Linux to end this process with the tests, however they end."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -2,27 +2,21 @@
 
 That is the order of S3's keys. A file system does not give it, so each folder's names are sorted
 on their own, a folder under its name with `/` (so `a.txt` comes before `a/b`), and a folder with
-more names than fit the memory bound is sorted outside memory. Links are followed inside the input
-only; what is no regular file is passed over.
+more names than fit the memory bound is sorted outside memory (`storage.sorting`). Links are
+followed inside the input only; what is no regular file is passed over.
 """
 
 from __future__ import annotations
 
-import heapq
-import marshal
 import os
 import stat
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO
 
 from inferay.engine.batch.units import Unit
 from inferay.engine.storage import Access, is_remote
+from inferay.engine.storage.sorting import ITEMS_IN_MEMORY, in_order
 from inferay.errors import InvalidInput
-
-#: Names of one folder that are sorted in memory at once: about 10 MB.
-NAMES_IN_MEMORY = 100_000
 
 
 @dataclass
@@ -83,7 +77,7 @@ def list_remote(root: str, uri: str, access: Access) -> Iterator[Unit]:
     """Yield a unit per remote file, in bytewise order of the path, as they are listed.
 
     Args:
-        root: What the units' paths are relative to: an `s3://` prefix, or the one http(s) file.
+        root: What the units' paths are relative to: a prefix of a bucket, or the one http(s) file.
         uri: The input: the root itself, or the one object below it.
         access: How it is reached.
 
@@ -114,7 +108,7 @@ def list_file(path: str) -> Iterator[Unit]:
 
 
 def list_folder(
-    root: str, seen: Listing | None = None, *, names_in_memory: int = NAMES_IN_MEMORY
+    root: str, seen: Listing | None = None, *, names_in_memory: int = ITEMS_IN_MEMORY
 ) -> Iterator[Unit]:
     """Yield a unit per regular file below the folder, in bytewise order of the relative path.
 
@@ -128,7 +122,7 @@ def list_folder(
     """
     seen = Listing() if seen is None else seen
     base = os.fsencode(os.path.realpath(root))
-    stack = [(b"", _identity(base), _sorted_names(base, base, seen, names_in_memory))]
+    stack = [(b"", _identity(base), in_order(_names(base, base, seen), names_in_memory))]
     while stack:
         prefix, _, names = stack[-1]
         name = next(names, None)
@@ -140,7 +134,7 @@ def list_folder(
             if identity in (entry[1] for entry in stack):
                 seen.links_skipped += 1
                 continue
-            inner = _sorted_names(folder, base, seen, names_in_memory)
+            inner = in_order(_names(folder, base, seen), names_in_memory)
             stack.append((prefix + name, identity, inner))
         else:
             path = base + b"/" + prefix + name
@@ -149,21 +143,6 @@ def list_folder(
             except OSError as error:
                 raise _unreadable(os.fsdecode(path), error) from error
             yield Unit(os.fsdecode(prefix + name), found.st_size, found.st_mtime_ns)
-
-
-def _sorted_names(
-    folder: bytes, base: bytes, seen: Listing, names_in_memory: int
-) -> Iterator[bytes]:
-    """Yield the folder's names, those of folders with a trailing `/`, in bytewise order."""
-    names: list[bytes] = []
-    runs: list[IO[bytes]] = []
-    for name in _names(folder, base, seen):
-        names.append(name)
-        if len(names) == names_in_memory:
-            runs.append(_spill(sorted(names)))
-            names = []
-    names.sort()
-    yield from heapq.merge(names, *map(_unspill, runs)) if runs else names
 
 
 def _names(folder: bytes, base: bytes, seen: Listing) -> Iterator[bytes]:
@@ -193,24 +172,6 @@ def _identity(folder: bytes) -> tuple[int, int]:
     except OSError as error:
         raise _unreadable(os.fsdecode(folder), error) from error
     return found.st_dev, found.st_ino
-
-
-def _spill(names: Iterable[bytes]) -> IO[bytes]:
-    file = tempfile.TemporaryFile(prefix="inferay-names-")  # noqa: SIM115 (_unspill closes it)
-    for name in names:
-        marshal.dump(name, file)
-    file.seek(0)
-    return file
-
-
-def _unspill(file: IO[bytes]) -> Iterator[bytes]:
-    with file:
-        while True:
-            try:
-                name: bytes = marshal.load(file)
-            except EOFError:
-                return
-            yield name
 
 
 def _unreadable(path: str, error: OSError) -> InvalidInput:

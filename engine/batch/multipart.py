@@ -123,7 +123,7 @@ class Multipart:
         self._store.start(request).result()
 
     async def _begin(self) -> None:
-        await self._check_free()
+        await self._store.check_free(self._name)
         await self._abort_all()
         answer = await self._store.call(
             "create_multipart_upload", "beginning to write", self._name,
@@ -132,7 +132,7 @@ class Multipart:
         self._id = answer["UploadId"]
 
     async def _complete(self) -> None:
-        await self._check_free()
+        await self._store.check_free(self._name)
         parts = [{"PartNumber": n, "ETag": tag} for n, tag in enumerate(self._tags, 1)]
         try:
             await self._store.call(
@@ -145,10 +145,6 @@ class Multipart:
                 raise
         # The answer to the beginning may have been lost too, and another upload begun.
         await self._abort_all()
-
-    async def _check_free(self) -> None:
-        if await self._store.head(self._name) is not None:
-            raise FileExistsError(f"{self._store.uri(self._name)} exists already")
 
     async def _abort_all(self) -> None:
         await asyncio.gather(*(

@@ -1,7 +1,7 @@
 """Named bytes with create-only put: what manifest, journal, segments and output are kept in.
 
-Covers local disk and memory; `object_store` has S3. Where `can_append` is False, there are no logs:
-what would be one is a sequence of create-only objects.
+Covers local disk and memory; `object_store` has S3, `blob_store` Azure. Where `can_append` is
+False, there are no logs: what would be one is a sequence of create-only objects.
 
 Nothing here knows what the bytes mean.
 """
@@ -313,21 +313,27 @@ class MemoryLog:
 
 
 def open_store(place: str, access: Access) -> Store:
-    """Return the store in a local folder, or below an `s3://` URI; nothing is sent or made.
+    """Return the store in a local folder, or below a bucket's URI; nothing is sent or made.
 
     Raises:
         InvalidInput: The place is of another scheme.
     """
     if not is_remote(place):
         return LocalStore(Path(place))
-    if not place.startswith("s3://"):
-        raise InvalidInput(
-            f"{redacted(place)}: nothing can be written there; give a local path or s3://BUCKET/KEY",
-            target=redacted(place),
-        )
-    from inferay.engine.batch.object_store import ObjectStore  # only for those who use it
+    # Both bring clients, for those who use them.
+    if place.startswith("s3://"):
+        from inferay.engine.batch.object_store import ObjectStore
 
-    return ObjectStore(*open_filesystem(place, access))
+        return ObjectStore(*open_filesystem(place, access))
+    if place.startswith("abfs://"):
+        from inferay.engine.batch.blob_store import BlobStore
+
+        return BlobStore(*open_filesystem(place, access))
+    raise InvalidInput(
+        f"{redacted(place)}: nothing can be written there; give a local path, s3://BUCKET/KEY or "
+        "a path in a datastore",
+        target=redacted(place),
+    )
 
 
 def is_full(error: BaseException) -> bool:

@@ -25,7 +25,7 @@ from inferay.engine.batch.split.declared import resolve_split
 from inferay.engine.resources import BatchDeployment, Environment, Model, is_local_path, load
 from inferay.engine.resources.fields import FilledText, Name
 from inferay.engine.resources.instance_types import gpu_share, instance_type
-from inferay.engine.storage import Access, is_remote, redacted, resolve
+from inferay.engine.storage import Access, is_bucket, is_remote, redacted, resolve
 from inferay.engine.storage.download import cached
 from inferay.errors import InvalidInput
 
@@ -111,7 +111,7 @@ def _input(job: BatchJob, base: Path, workspace: Workspace, path: Path) -> tuple
     """Return the input's path or URI, and `uri_file` or `uri_folder`."""
     source = _resolve_uri(job.input, base, workspace)
     if is_remote(source):
-        is_web = not source.startswith("s3://")
+        is_web = not is_bucket(source)
         kind = job.input_type or ("uri_file" if is_web else "uri_folder")
         if kind not in ("uri_file", "uri_folder") or (is_web and kind == "uri_folder"):
             raise InvalidInput(f"{path}: input_type: {redacted(source)} is no {kind}")
@@ -131,7 +131,7 @@ def _places(
     """Return where the output, the job's work and its logs are.
 
     With an output of its own, the work lies in it: both are then on storage that workers share.
-    Logs grow as they are written, so those of an output on S3 stay in the workspace.
+    Logs grow as they are written, so those of a remote output stay in the workspace.
     """
     if job.output_path is None:
         own = workspace.job_folder(name)
@@ -144,10 +144,10 @@ def _places(
             target="output_path",
         )
     output = _resolve_uri(job.output_path, base, workspace)
-    if is_remote(output) and not output.startswith("s3://"):
+    if is_remote(output) and not is_bucket(output):
         raise InvalidInput(
             f"{path.name}: output_path: {redacted(output)}: nothing can be written there; give a "
-            "local path or s3://BUCKET/KEY",
+            "local path, s3://BUCKET/KEY or abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/PATH",
             target="output_path",
         )
     kept = f"{output}/.inferay/{name}"

@@ -41,6 +41,8 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
 class DatastoreCredentials(Strict):
     """How a datastore is reached; secrets never show in repr, messages or `to_dict()`."""
 
+    NO_EFFECT: ClassVar[frozenset[str]] = frozenset({"authority_url", "resource_url"})
+
     account_key: Secret | None = None
     sas_token: Secret | None = None
     tenant_id: Text | None = None
@@ -56,7 +58,9 @@ class Datastore(Entity):
 
     Attributes:
         path: The folder of a local datastore, on the server's machine.
-        bucket: The bucket of an S3 datastore; its paths begin at `prefix` in it.
+        endpoint: Of Azure's storage: the domain after `blob.`, or the account's whole URL.
+        bucket: The bucket of an S3 datastore.
+        prefix: Where its paths begin in the bucket or container.
         endpoint_url: Of an S3 service that is not AWS's.
     """
 

@@ -16,12 +16,17 @@ from inferay.errors import InvalidInput
 
 @dataclass(frozen=True)
 class Place:
-    """An S3 bucket, or a prefix in one, and what reaches it; what is empty, AWS's chain gives.
+    """A bucket or container, or a prefix in one, and what reaches it.
+
+    What is empty, the standard chain of AWS or Azure gives.
 
     Attributes:
-        prefix: `s3://BUCKET` or `s3://BUCKET/PREFIX`, without a trailing slash.
-        endpoint_url: Of the S3 service; "" for AWS's own, or `AWS_ENDPOINT_URL`.
-        region: Its region.
+        prefix: `s3://BUCKET`, `s3://BUCKET/PREFIX`, or `abfs://CONTAINER@ACCOUNT.dfs.ENDPOINT`,
+            without a trailing slash.
+        endpoint_url: Of the S3 service; "" for AWS's own, or `AWS_ENDPOINT_URL`. Of the Azure
+            storage account; "" for the one that the prefix names.
+        region: Of the S3 service.
+        tenant_id: Of an Azure service principal, as `client_id` and `client_secret`.
     """
 
     prefix: str
@@ -30,6 +35,11 @@ class Place:
     access_key_id: str = field(default="", repr=False)
     secret_access_key: str = field(default="", repr=False)
     session_token: str = field(default="", repr=False)
+    account_key: str = field(default="", repr=False)
+    sas_token: str = field(default="", repr=False)
+    tenant_id: str = ""
+    client_id: str = ""
+    client_secret: str = field(default="", repr=False)
 
     def covers(self, uri: str) -> bool:
         """Return whether the URI is the prefix itself, or below it."""
@@ -40,7 +50,7 @@ class Place:
 class Access:
     """The places that one job reaches, and whether private addresses may be read over http(s).
 
-    Without a place for a URI, the standard environment and chain of AWS hold.
+    Without a place for a URI, the standard environment and chain of AWS or Azure hold.
     """
 
     places: tuple[Place, ...] = ()

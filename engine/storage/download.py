@@ -10,6 +10,7 @@ import shutil
 import uuid
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ from inferay.engine.storage.access import Access
 from inferay.engine.storage.read_errors import ReadError
 from inferay.engine.storage.remote import Found, Remote, open_remote
 from inferay.engine.storage.retries import RetryPolicy
+from inferay.engine.storage.uris import is_bucket
 from inferay.errors import InvalidInput
 
 #: Files that are copied at once.
@@ -81,8 +83,8 @@ def check_kind(uri: str, access: Access, kind: str) -> None:
         InvalidInput: It is of the other kind.
         InferayError: Nothing there can be read.
     """
-    _, files, is_file = _find(uri, access, CHECK_POLICY)
-    if not is_file and next(iter(files), None) is None:
+    remote, _, is_file = _find(uri, access, CHECK_POLICY)
+    if not is_file and remote.is_empty():
         raise ReadError(f"the input {uri} does not exist", code="InputMissing", target=uri)
     if is_file != (kind == "uri_file"):
         is_, other = ("a file", "uri_file") if is_file else ("a folder", "uri_folder")
@@ -93,12 +95,15 @@ def check_kind(uri: str, access: Access, kind: str) -> None:
 
 def _find(uri: str, access: Access, policy: RetryPolicy) -> tuple[Remote, Iterable[Found], bool]:
     """Return what reads, the files, and whether the URI is the one file."""
-    if not uri.startswith("s3://"):
+    if not is_bucket(uri):
         remote = open_remote(uri, access, policy)
         return remote, list(remote.list()), True
-    parent, _, name = uri.removeprefix("s3://").rpartition("/")
+    scheme, _, path = uri.partition("://")
+    parent, _, name = path.rpartition("/")
     if parent:
-        remote = open_remote(f"s3://{parent}", access, policy)
+        beside = f"{scheme}://{parent}"   # reached as the URI is, even where it is the place itself
+        own = Access((replace(access.place(uri), prefix=beside),), access.allow_private_addresses)
+        remote = open_remote(beside, own, policy)
         try:
             return remote, [remote.stat(name)], True
         except ReadError as error:

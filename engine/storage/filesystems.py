@@ -1,7 +1,8 @@
-"""Opening a place: an fsspec file system for a local path, S3 or http(s).
+"""Opening a place: an fsspec file system for a local path, S3, Azure or http(s).
 
 Each call makes a file system of its own, with a client and connections (a tenth of a second on
-S3): keep it. Nothing is cached, neither instances nor listings. One attempt per call: what failed
+S3): keep it. Only Azure's are kept for all, as adlfs ends none before the process. Listings are
+never cached. One attempt per call: what failed
 is tried again by `retries`, and by nothing below it. The methods without underscore block, and may
 be called from any thread; each process has an event loop of its own.
 """
@@ -45,6 +46,10 @@ def open_filesystem(uri: str, access: Access) -> tuple[AbstractFileSystem, str]:
         return LocalFileSystem(skip_instance_cache=True), uri
     if uri.startswith("s3://"):
         return _s3(access.place(uri)), uri.removeprefix("s3://")
+    if uri.startswith("abfs://"):
+        from inferay.engine.storage.azure import open_container
+
+        return open_container(uri, access.place(uri))
     return _http(access), uri
 
 

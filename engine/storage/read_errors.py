@@ -11,7 +11,7 @@ import errno
 from collections.abc import Iterator
 
 from inferay.engine.storage.addresses import AddressRefusedError, refusal
-from inferay.engine.storage.retries import AccessDenied, BucketMissing
+from inferay.engine.storage.retries import AccessDenied, BucketMissing, answer_of
 from inferay.engine.storage.uris import redacted
 from inferay.errors import InferayError, InvalidInput
 
@@ -65,8 +65,9 @@ def of_file(uri: str, error: Exception) -> Exception:
     """Return the error as it is about one file, or as it is where all files would meet it."""
     shown = redacted(uri)
     codes = [_code(one) for one in _chain(error)]
-    if "NoSuchBucket" in codes:
-        return BucketMissing(f"{shown}: there is no such bucket; create it, or correct the address")
+    if "NoSuchBucket" in codes or "ContainerNotFound" in codes:
+        what = "bucket" if "NoSuchBucket" in codes else "container"
+        return BucketMissing(f"{shown}: there is no such {what}; create it, or correct the address")
     if isinstance(error, FileNotFoundError):
         return ReadError(f"{shown} does not exist", code="InputMissing", target=shown)
     if "InvalidRange" in codes or "416" in codes:
@@ -82,8 +83,8 @@ def of_file(uri: str, error: Exception) -> Exception:
 def _code(error: BaseException) -> str:
     if isinstance(error, HttpStatusError):
         return str(error.status)
-    response = getattr(error, "response", None)
-    return str(response.get("Error", {}).get("Code")) if isinstance(response, dict) else ""
+    answer = answer_of(error)
+    return answer[0] if answer is not None else ""
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

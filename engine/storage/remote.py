@@ -58,6 +58,13 @@ class Remote(Protocol):
             InferayError: It cannot be listed.
         """
 
+    def is_empty(self) -> bool:
+        """Return whether there is no file below the root.
+
+        Raises:
+            InferayError: It cannot be listed.
+        """
+
     def stat(self, path: str) -> Found:
         """Return a file as it is now.
 
@@ -77,7 +84,11 @@ class Remote(Protocol):
 
 
 def open_remote(root: str, access: Access, policy: RetryPolicy = _POLICY) -> Remote:
-    """Return what reads below the root: `s3://…`, or the one file that an http(s) URI names."""
+    """Return what reads below the root: a bucket's prefix, or the one file of an http(s) URI."""
+    if root.startswith("abfs://"):
+        from inferay.engine.storage.azure import BlobFiles
+
+        return BlobFiles(root, access, policy)
     kind = S3Files if root.startswith("s3://") else HttpFile
     return kind(root, access, policy)
 
@@ -89,7 +100,7 @@ class S3Files:
         self._root = root
         self._fs, path = open_filesystem(root, access)
         is_chain = not access.place(root).access_key_id
-        self._reader = _Reader(self._fs, policy, is_refreshed=is_chain)
+        self._reader = Reader(self._fs, policy, is_refreshed=is_chain)
         self._bucket, _, prefix = path.partition("/")
         self._prefix = f"{prefix}/" if prefix else ""
 
@@ -110,15 +121,19 @@ class S3Files:
                 last = key.encode()
                 if not key.endswith("/"):   # what a console puts in place of a folder
                     path = key[len(self._prefix):]
-                    yield Found(path, entry["Size"], _bare(entry.get("ETag", "")))
+                    yield Found(path, entry["Size"], bare(entry.get("ETag", "")))
             if not page.get("IsTruncated"):
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
+    def is_empty(self) -> bool:
+        """Return whether there is no object below the root."""
+        return next(self.list(), None) is None
+
     def stat(self, path: str) -> Found:
         """Return an object as it is now."""
         head = self._call(f"{self._root}/{path}", "head_object", Key=self._prefix + path)
-        return Found(path, head["ContentLength"], _bare(head.get("ETag", "")))
+        return Found(path, head["ContentLength"], bare(head.get("ETag", "")))
 
     def fetch(self, expected: Found, file: IO[bytes]) -> None:
         """Write the whole object; the first bytes that the file already holds count as fetched."""
@@ -126,16 +141,16 @@ class S3Files:
         self._reader.run_on(uri, lambda: self._fetch(uri, expected, file), file)
 
     async def _fetch(self, uri: str, expected: Found, file: IO[bytes]) -> None:
-        start = _resume_at(file, expected)
+        start = resume_at(file, expected)
         ranged = {"Range": f"bytes={start}-"} if start else {}
         answer = await self._fs._call_s3(
             "get_object", Bucket=self._bucket, Key=self._prefix + expected.path, **ranged
         )
         async with answer["Body"] as body:
-            _check(uri, expected, _bare(answer.get("ETag", "")), start + answer["ContentLength"])
+            check(uri, expected, bare(answer.get("ETag", "")), start + answer["ContentLength"])
             while chunk := await body.read(CHUNK_BYTES):
                 file.write(chunk)
-        _check_length(expected, file)
+        check_length(expected, file)
 
     def _call(self, uri: str, method: str, **options: str) -> Any:
         return self._reader.run(uri, lambda: self._fs._call_s3(
@@ -149,11 +164,15 @@ class HttpFile:
     def __init__(self, uri: str, access: Access, policy: RetryPolicy = _POLICY) -> None:
         self._uri = uri
         self._fs, _ = open_filesystem(uri, access)
-        self._reader = _Reader(self._fs, policy, is_refreshed=False)
+        self._reader = Reader(self._fs, policy, is_refreshed=False)
 
     def list(self) -> Iterator[Found]:
         """Yield the one file."""
         yield self.stat(self.name)
+
+    def is_empty(self) -> bool:
+        """Return False: a file that is not there cannot be read, which is an error."""
+        return next(self.list(), None) is None
 
     @property
     def name(self) -> str:
@@ -185,7 +204,7 @@ class HttpFile:
             return sum([len(chunk) async for chunk in answer.content.iter_chunked(CHUNK_BYTES)])
 
     async def _fetch(self, expected: Found, file: IO[bytes]) -> None:
-        start = _resume_at(file, expected)
+        start = resume_at(file, expected)
         async with self._get(f"bytes={start}-" if start else None) as answer:
             if start and answer.status == 200:   # it knows no ranges
                 start = 0
@@ -193,12 +212,12 @@ class HttpFile:
                 file.truncate()
             length = answer.headers.get("Content-Length")
             size = start + int(length) if length else expected.size_bytes
-            _check(self._uri, expected, _http_version(answer.headers), size)
+            check(self._uri, expected, _http_version(answer.headers), size)
             async for chunk in answer.content.iter_chunked(CHUNK_BYTES):
                 file.write(chunk)
                 if file.tell() > expected.size_bytes:
                     raise changed(self._uri, f"more than {expected.size_bytes} bytes")
-        _check_length(expected, file)
+        check_length(expected, file)
 
     @asynccontextmanager
     async def _get(
@@ -213,7 +232,7 @@ class HttpFile:
             yield answer
 
 
-class _Reader:
+class Reader:
     """Runs requests on the event loop of one file system, and tries again what may pass."""
 
     def __init__(self, fs: Any, policy: RetryPolicy, *, is_refreshed: bool) -> None:
@@ -263,7 +282,8 @@ class _Reader:
         self._fs.connect(refresh=True)
 
 
-def _resume_at(file: IO[bytes], expected: Found) -> int:
+def resume_at(file: IO[bytes], expected: Found) -> int:
+    """Return where to go on with a file; one that has too much begins anew."""
     start = file.seek(0, 2)
     if start >= expected.size_bytes:
         file.seek(0)
@@ -272,19 +292,30 @@ def _resume_at(file: IO[bytes], expected: Found) -> int:
     return start
 
 
-def _check(uri: str, expected: Found, version: str, size_bytes: int) -> None:
+def check(uri: str, expected: Found, version: str, size_bytes: int) -> None:
+    """Check that an answer is about what was listed.
+
+    Raises:
+        ReadError: It has another version, or size.
+    """
     if version != expected.version:
         raise changed(uri, f"version {version or 'none'} instead of {expected.version or 'none'}")
     if size_bytes != expected.size_bytes:
         raise changed(uri, f"{size_bytes} bytes instead of {expected.size_bytes}")
 
 
-def _check_length(expected: Found, file: IO[bytes]) -> None:
+def check_length(expected: Found, file: IO[bytes]) -> None:
+    """Check that all has come.
+
+    Raises:
+        EOFError: It has not.
+    """
     if file.tell() != expected.size_bytes:
         raise EOFError(f"it ended after {file.tell()} of {expected.size_bytes} bytes")
 
 
-def _bare(etag: str) -> str:
+def bare(etag: str) -> str:
+    """Return an ETag without its quotes."""
     return etag.strip('"')
 
 

@@ -63,7 +63,7 @@ class AccessDenied(NotAuthorized):
 
 
 class BucketMissing(NotFound):
-    """Raised when the bucket does not exist."""
+    """Raised when the bucket, or container, does not exist."""
 
     code = "BucketMissing"
 
@@ -95,6 +95,11 @@ _OF_CODE = {
     "RequestTimeout": Fault.TRANSIENT, "IncompleteBody": Fault.TRANSIENT,
     "InternalError": Fault.TRANSIENT, "ServiceUnavailable": Fault.TRANSIENT,
     "BadDigest": Fault.TRANSIENT, "XAmzContentSHA256Mismatch": Fault.TRANSIENT,
+    # Azure's, where the status does not say it
+    "BlobAlreadyExists": Fault.REFUSED, "InvalidBlockList": Fault.REFUSED,
+    "ContainerNotFound": Fault.NO_BUCKET, "ContainerBeingDeleted": Fault.NO_BUCKET,
+    "Md5Mismatch": Fault.TRANSIENT, "OperationTimedOut": Fault.TRANSIENT,
+    "SignatureExpired": Fault.EXPIRED,
 }
 _OF_STATUS = {
     401: Fault.DENIED, 403: Fault.DENIED, 404: Fault.MISSING, 408: Fault.TRANSIENT,
@@ -102,9 +107,16 @@ _OF_STATUS = {
 }
 
 
+#: Errors of botocore's and Azure's clients that have no answer of the service.
+_NO_CREDENTIALS = (
+    "NoCredentialsError", "PartialCredentialsError", "ClientAuthenticationError",
+    "CredentialUnavailableError", "AzureSigningError",
+)
+
+
 def fault_of(error: BaseException) -> Fault:
-    """Return what a failed request means, whichever of s3fs, botocore or aiohttp raised it."""
-    answer = _answer(error)
+    """Return what a failed request means, whichever of the clients raised it."""
+    answer = answer_of(error)
     if answer is not None:
         return _OF_CODE.get(answer[0]) or _of_status(answer[1])
     cause: BaseException | None = error
@@ -116,10 +128,10 @@ def fault_of(error: BaseException) -> Fault:
     return Fault.OTHER
 
 
-def _answer(error: BaseException) -> tuple[str, Any, str] | None:
+def answer_of(error: BaseException) -> tuple[str, Any, str] | None:
     """Return code, status and message of the service's answer, if it gave one.
 
-    s3fs raises errors of its own, which say less, with the service's as the cause.
+    s3fs and adlfs raise errors of their own, which say less, with the service's as the cause.
     """
     cause: BaseException | None = error
     while cause is not None:
@@ -128,8 +140,19 @@ def _answer(error: BaseException) -> tuple[str, Any, str] | None:
             said = response.get("Error", {})
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
             return str(said.get("Code", "")), status, str(said.get("Message") or "")
+        if response is not None and type(cause).__module__.startswith("azure."):
+            return _azure_answer(cause, response)
         cause = cause.__cause__
     return None
+
+
+def _azure_answer(error: BaseException, response: Any) -> tuple[str, Any, str]:
+    """Return the same of an error of Azure's client, whose message ends with ids and times."""
+    code = getattr(error, "error_code", None) or response.headers.get("x-ms-error-code") or ""
+    said = str(error)
+    if "not valid in the specified time frame" in said:
+        code = "SignatureExpired"
+    return str(getattr(code, "value", code)), response.status_code, said.partition("\n")[0].strip()
 
 
 def _fault_of_one(error: BaseException) -> Fault:
@@ -140,7 +163,7 @@ def _fault_of_one(error: BaseException) -> Fault:
         return Fault.MISSING
     if isinstance(error, PermissionError):
         return Fault.DENIED
-    if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
+    if type(error).__name__ in _NO_CREDENTIALS:
         return Fault.DENIED
     if isinstance(error, (ConnectionError, TimeoutError, EOFError, *_network_errors())):
         return Fault.TRANSIENT
@@ -161,6 +184,8 @@ def _network_errors() -> tuple[type[BaseException], ...]:
         ("botocore.exceptions", ("HTTPClientError", "ConnectionError", "IncompleteReadError")),
         ("botocore.parsers", ("ResponseParserError",)),
         ("urllib3.exceptions", ("HTTPError",)),
+        ("azure.core.exceptions",
+         ("ServiceRequestError", "ServiceResponseError", "IncompleteReadError")),
     ):
         loaded = sys.modules.get(module)
         found += [getattr(loaded, name) for name in names if hasattr(loaded, name)]
@@ -183,7 +208,7 @@ def named(error: BaseException, what: str) -> Exception:
     if fault is Fault.REFUSED:
         return FileExistsError(said)
     if fault is Fault.NO_BUCKET:
-        return BucketMissing(f"{said}; create the bucket, or correct the address")
+        return BucketMissing(f"{said}; create the bucket or container, or correct the address")
     if fault is Fault.DENIED:
         return AccessDenied(f"{said}; check the datastore's credentials and what they allow")
     if fault is Fault.EXPIRED:
@@ -200,7 +225,7 @@ def named(error: BaseException, what: str) -> Exception:
 
 
 def _one_line(error: BaseException) -> str:
-    answer = _answer(error)
+    answer = answer_of(error)
     said = f"{type(error).__name__}: {error}" if answer is None else (
         f"{answer[0]} (HTTP {answer[1]}) {answer[2]}".rstrip()
     )

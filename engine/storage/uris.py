@@ -1,7 +1,7 @@
 """What a user's path or URI means: datastores, `azureml://` addresses, local paths, S3 and https.
 
-Nothing is opened here. An `s3://` URI is bucket and key as they are, without percent-encoding; an
-`https://` URI is kept as it is written.
+Nothing is opened here. An `s3://` or `abfs://` URI is bucket and key as they are, without
+percent-encoding; an `https://` URI is kept as it is written, unless a datastore is what it names.
 """
 
 from __future__ import annotations
@@ -11,10 +11,14 @@ import re
 from collections.abc import Mapping
 from urllib.parse import unquote, urlsplit
 
+from inferay.engine.storage.azure_uris import BLOB_SCHEMES, blob_uri, blob_uri_of_url
 from inferay.errors import InvalidInput, NotFound, nearest
 
+#: Schemes of resolved URIs whose objects can be listed, and written.
+BUCKET_SCHEMES = ("s3", "abfs")
+
 #: Schemes of what is not on this machine, and can be read.
-REMOTE_SCHEMES = ("s3", "https", "http")
+REMOTE_SCHEMES = (*BUCKET_SCHEMES, "https", "http")
 
 #: Bytes of an S3 key.
 KEY_BYTES_MAX = 1024
@@ -33,13 +37,19 @@ def is_remote(value: str) -> bool:
     return value.startswith(tuple(f"{scheme}://" for scheme in REMOTE_SCHEMES))
 
 
+def is_bucket(value: str) -> bool:
+    """Return whether a resolved value is in a bucket, or a container: it is listed and written."""
+    return value.startswith(tuple(f"{scheme}://" for scheme in BUCKET_SCHEMES))
+
+
 def resolve(value: str, datastores: Mapping[str, str]) -> str:
-    """Return what a path or URI stands for: an absolute local path, `s3://…`, or `https://…`.
+    """Return what a path or URI stands for: a local path, `s3://…`, `abfs://…` or `https://…`.
 
     Args:
-        value: An absolute local path, `file://…`, `s3://BUCKET/KEY`, `https://…`, `http://…`, or
-            `azureml://datastores/NAME/paths/PATH`.
-        datastores: The datastores' roots by name: a folder, or `s3://BUCKET/PREFIX`.
+        value: An absolute local path, `file://…`, `s3://BUCKET/KEY`, one of Azure's
+            (`azure_uris`), `https://…`, `http://…`, or `azureml://datastores/NAME/paths/PATH`.
+        datastores: The datastores' roots by name: a folder, `s3://BUCKET/PREFIX`, or
+            `abfs://CONTAINER@ACCOUNT.dfs.ENDPOINT`.
 
     Raises:
         NotFound: There is no such datastore.
@@ -51,14 +61,17 @@ def resolve(value: str, datastores: Mapping[str, str]) -> str:
     scheme = scheme.lower() if colon and _SCHEME.fullmatch(scheme) else ""
     if scheme == "s3":
         return _s3(f"s3://{rest}")
+    if scheme in BLOB_SCHEMES:
+        return blob_uri(f"{scheme}://{rest}")
     if scheme in ("https", "http"):
-        return _http(f"{scheme}://{rest}")
+        return _in_container(_http(f"{scheme}://{rest}"), datastores)
     if scheme == "file":
         value = unquote(urlsplit(value).path)
     elif scheme:
         raise InvalidInput(
             f"{redacted(value)}: paths of the scheme '{scheme}' are not supported; give a local "
-            "path, s3://BUCKET/KEY, https://… or azureml://datastores/NAME/paths/PATH",
+            "path, s3://BUCKET/KEY, abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/PATH, https://… "
+            "or azureml://datastores/NAME/paths/PATH",
             target=redacted(value),
         )
     if "\0" in value or not os.path.isabs(value):
@@ -81,9 +94,10 @@ def redacted(uri: str) -> str:
     if not colon or not _SCHEME.fullmatch(scheme) or kind in ("file", "azureml"):
         return uri
     query = ""
-    if kind != "s3":
+    is_blob = kind in BLOB_SCHEMES   # what stands before @ is the container
+    if kind != "s3" and not is_blob:
         rest, query, _ = rest.partition("?")
-    authority = rest.partition("/")[0]
+    authority = "" if is_blob else rest.partition("/")[0]
     if ":" in authority and kind not in ("http", "https"):   # a secret may have slashes
         authority = rest
     user, at, _ = authority.rpartition("@")
@@ -102,9 +116,22 @@ def _in_datastore(value: str, datastores: Mapping[str, str]) -> str:
             + nearest(address.datastore, datastores),
             target=value,
         )
-    if is_remote(root):
-        return _s3(f"{root}/{address.path}")
+    if is_bucket(root):
+        joined = f"{root}/{address.path}"
+        return _s3(joined) if root.startswith("s3://") else blob_uri(joined)
     return os.path.normpath(os.path.join(root, address.path))
+
+
+def _in_container(url: str, datastores: Mapping[str, str]) -> str:
+    """Return the address in the datastore whose container an URL names, else the URL.
+
+    One with a query brings its own signature.
+    """
+    uri = blob_uri_of_url(url)
+    is_inside = uri is not None and any(
+        uri == root or uri.startswith(f"{root}/") for root in datastores.values()
+    )
+    return uri if uri is not None and is_inside else url
 
 
 def _s3(value: str) -> str:

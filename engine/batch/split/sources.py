@@ -7,7 +7,7 @@ import os
 from typing import IO, Any
 
 from inferay.engine.batch.units import Unit
-from inferay.engine.storage import Access, is_remote, open_filesystem
+from inferay.engine.storage import Access, is_bucket, is_remote, open_filesystem
 from inferay.engine.storage.remote import Remote, open_remote
 from inferay.engine.storage.retries import retry
 from inferay.errors import InvalidInput, JobError
@@ -137,7 +137,7 @@ class Sources:
         found = self._remote.stat(unit.path)
         if (found.size_bytes, found.version) != (unit.size_bytes, unit.version):
             raise changed(f"{self._root}/{unit.path}", unit)
-        is_folder = self._root.startswith("s3://")   # an http(s) root is the file itself
+        is_folder = is_bucket(self._root)   # an http(s) root is the file itself
         path = f"{self._place.rstrip('/')}/{unit.path}" if is_folder else self._place
         return RemoteSource(self._filesystem, path, unit)
 

@@ -27,6 +27,7 @@ from inferay.engine.resources import (
 from inferay.engine.resources import Compute as ComputeEntity
 from inferay.engine.resources import Datastore as DatastoreEntity
 from inferay.engine.resources.wording import shown
+from inferay.engine.storage.azure import check_package
 from inferay.errors import Conflict, InferayError, InvalidInput, NotFound, nearest
 from inferay.jobs.states import JobStatus
 
@@ -123,19 +124,15 @@ def put_compute(session: Session, name: str, body: Mapping[str, Any]) -> tuple[C
 def put_datastore(
     context: Context, session: Session, name: str, body: Mapping[str, Any]
 ) -> tuple[Datastore, bool]:
-    """Create or replace a datastore of type local or s3.
+    """Create or replace a datastore.
 
     Raises:
-        InvalidInput: The name or the body is wrong, or its type is not supported.
-        Conflict: It is one of the workspace's own, or another one has the same bucket and prefix.
+        InvalidInput: The name or the body is wrong, or what speaks to Azure is not installed.
+        Conflict: It is one of the workspace's own, or another one has the same place.
     """
     entity = from_rest(DatastoreEntity, name, body)
-    if entity.type not in ("local", "s3"):
-        raise InvalidInput(
-            f"type: datastores of type {entity.type} are not supported; use type: local with a "
-            "path, or type: s3 with a bucket",
-            target="/properties/datastoreType",
-        )
+    if entity.type == "azure_blob":
+        check_package()
     row = session.get(Datastore, name)
     if row is not None and row.is_builtin:
         raise Conflict(f"the datastore '{name}' is the workspace's own and cannot be changed")
@@ -147,7 +144,7 @@ def put_datastore(
             f"path: expected an absolute path on the server's machine, got {shown(entity.path)}",
             target="/properties/path",
         )
-    if entity.type == "s3":
+    if entity.type != "local":
         storage.check_place(session, name, row.properties)
     row.secrets = storage.seal_secrets(context.workspace, entity)
     session.add(row)

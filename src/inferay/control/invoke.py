@@ -34,7 +34,7 @@ from inferay.engine.resources import (
     is_datastore_path,
     is_resource_id,
 )
-from inferay.engine.storage import Access, is_remote, redacted
+from inferay.engine.storage import Access, is_bucket, is_remote, redacted
 from inferay.engine.storage.download import check_kind
 from inferay.errors import Conflict, InvalidInput, NotAuthorized, NotFound
 from inferay.jobs.folder import JobFolder
@@ -189,7 +189,7 @@ def _input(
     else:
         found = storage.resolve_uri(context, session, who, uri)
     if is_remote(found):
-        if is_folder and not found.startswith("s3://"):
+        if is_folder and not is_bucket(found):
             raise InvalidInput(
                 f"the input {redacted(found)} is a folder, and http has none to list; give the "
                 "URI of one file and --input-type uri_file",
@@ -227,7 +227,7 @@ def _output(
     found = storage.resolve_uri(context, session, who, one.uri)
     if not is_remote(found):
         _check_local_output(Path(found), f"/properties/outputData/{key}/uri")
-    elif not found.startswith("s3://"):
+    elif not is_bucket(found):
         raise InvalidInput(
             f"the output path {redacted(found)} cannot be written over http; give a folder, "
             "s3://BUCKET/PATH or azureml://datastores/NAME/paths/PATH",

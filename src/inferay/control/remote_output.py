@@ -1,4 +1,4 @@
-"""A job's output on S3, as the API hands it out."""
+"""A job's output on S3 or Azure, as the API hands it out."""
 
 from __future__ import annotations
 

@@ -6,12 +6,15 @@ secrets; only a job that uses the datastore gets them, in a file of mode 0600 fo
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -21,37 +24,55 @@ from inferay.control.sealing import seal, unseal
 from inferay.control.tables import Datastore, Job
 from inferay.control.tokens import Principal
 from inferay.engine.resources import Datastore as DatastoreEntity
+from inferay.engine.resources.infrastructure import DatastoreCredentials
 from inferay.engine.storage import Access, Place, is_remote, resolve
+from inferay.engine.storage.azure_uris import (
+    PUBLIC_ENDPOINT,
+    account_url,
+    blob_uri,
+    container_uri,
+)
 from inferay.errors import Conflict, InvalidInput, NotAuthorized
 from inferay.processes import write_private
 
-#: The secret part of an s3 datastore, and what it may do without.
-_SECRETS = ("access_key_id", "secret_access_key", "session_token")
+#: The credentials that each type of datastore may have: one of these sets of fields, of which those
+#: of the second tuple may be left out.
+_CREDENTIALS: Mapping[str, tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = {
+    "local": (),
+    "s3": ((("access_key_id", "secret_access_key"), ("session_token",)),),
+    "azure_blob": (
+        (("account_key",), ()), (("sas_token",), ()),
+        (("tenant_id", "client_id", "client_secret"), ()),
+    ),
+}
 
 
 def root_of(properties: Mapping[str, Any]) -> str:
-    """Return the root of a datastore: a folder, or `s3://BUCKET/PREFIX`."""
+    """Return the root of a datastore: a folder, or a bucket's or container's prefix as a URI."""
     if properties["datastoreType"] == "Local":
         return str(properties["path"])
     prefix = str(properties.get("prefix") or "").strip("/")
-    return resolve(f"s3://{properties['bucket']}/{prefix}", {})
+    if properties["datastoreType"] == "S3":
+        return resolve(f"s3://{properties['bucket']}/{prefix}", {})
+    container = container_uri(
+        properties["containerName"], properties["accountName"],
+        properties.get("endpoint") or PUBLIC_ENDPOINT,
+    )
+    return blob_uri(f"{container}/{prefix}")
 
 
 def check_place(session: Session, name: str, properties: Mapping[str, Any]) -> None:
-    """Check the place of an s3 datastore.
+    """Check the place of an s3 or azure_blob datastore.
 
     Raises:
-        InvalidInput: Bucket, prefix or endpoint are malformed.
+        InvalidInput: Bucket, container, account, prefix or endpoint are malformed.
         Conflict: Another datastore has the same place: whose credentials would a job use?
     """
     root = root_of(properties)
-    endpoint_url = properties.get("endpointUrl")
-    is_http = endpoint_url is None or endpoint_url.lower().startswith(("https://", "http://"))
-    if not is_http or (endpoint_url and not resolve(endpoint_url, {})):
-        raise InvalidInput(
-            f"endpoint_url: expected https://HOST, got '{endpoint_url}'",
-            target="/properties/endpointUrl",
-        )
+    if properties["datastoreType"] == "S3":
+        _check_endpoint(properties.get("endpointUrl"))
+    else:
+        _account_url(properties)
     for other in session.scalars(select(Datastore).where(Datastore.name != name)):
         if root_of(other.properties) == root:
             raise Conflict(
@@ -61,24 +82,66 @@ def check_place(session: Session, name: str, properties: Mapping[str, Any]) -> N
             )
 
 
+def _check_endpoint(endpoint_url: str | None) -> None:
+    is_http = endpoint_url is None or endpoint_url.lower().startswith(("https://", "http://"))
+    if not is_http or (endpoint_url and not resolve(endpoint_url, {})):
+        raise InvalidInput(
+            f"endpoint_url: expected https://HOST, got '{endpoint_url}'",
+            target="/properties/endpointUrl",
+        )
+
+
+def _account_url(properties: Mapping[str, Any]) -> str:
+    return account_url(
+        properties["accountName"], properties.get("endpoint") or PUBLIC_ENDPOINT,
+        properties.get("protocol") or "https",
+    )
+
+
 def seal_secrets(workspace: Workspace, entity: DatastoreEntity) -> str | None:
-    """Return the datastore's secrets, encrypted, or None if it has none.
+    """Return the datastore's credentials, encrypted, or None if it has none.
 
     Raises:
-        InvalidInput: Only one of key id and key is given.
+        InvalidInput: They are not those of its type, or not whole.
     """
-    given = entity.credentials
-    if given is None or (given.access_key_id is None and given.secret_access_key is None):
+    given = _given(entity)
+    if not given:
         return None
-    if not given.access_key_id or given.secret_access_key is None:
+    for needed, optional in _CREDENTIALS[entity.type]:
+        if set(needed) <= set(given) <= {*needed, *optional}:
+            break
+    else:
+        sets = " or ".join(" and ".join(needed) for needed, _ in _CREDENTIALS[entity.type])
         raise InvalidInput(
-            "credentials: access_key_id and secret_access_key belong together; leave both out for "
-            "AWS's standard chain",
+            f"credentials: expected {f'{sets}, which belong together, ' if sets else ''}"
+            f"{'or ' if sets else ''}none at all for a datastore of type {entity.type}; got "
+            f"{' and '.join(given)}",
             target="/properties/credentials",
         )
-    token = given.session_token.get_secret_value() if given.session_token else ""
-    values = (given.access_key_id, given.secret_access_key.get_secret_value(), token)
-    return seal(workspace, dict(zip(_SECRETS, values, strict=True)))
+    try:
+        base64.b64decode(given.get("account_key", ""), validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidInput(
+            "credentials.account_key: expected the account's key as Azure shows it (base64)",
+            target="/properties/credentials",
+        ) from None
+    if "client_secret" in given and entity.protocol == "http":
+        raise InvalidInput(
+            "protocol: a service principal's token is sent over https only", target="protocol"
+        )
+    return seal(workspace, given)
+
+
+def _given(entity: DatastoreEntity) -> dict[str, str]:
+    """Return the credentials that are there, in plain, by field."""
+    if entity.credentials is None:
+        return {}
+    plain: dict[str, str] = {}
+    for name in DatastoreCredentials.model_fields:
+        value = getattr(entity.credentials, name)
+        if value:
+            plain[name] = value.get_secret_value() if isinstance(value, SecretStr) else value
+    return plain
 
 
 def roots(session: Session) -> dict[str, str]:
@@ -90,8 +153,8 @@ def resolve_uri(context: Context, session: Session, who: Principal, uri: str) ->
     """Return the local path or URI that a request's URI stands for.
 
     Any token may name what is in a datastore (but not where the logs and the work of every job
-    are), and what is public on the web. A plain path, and S3 with this machine's own credentials,
-    are for an admin.
+    are), and what is public on the web. A plain path, and S3 or Azure with this machine's own
+    credentials, are for an admin.
 
     Raises:
         NotAuthorized: This token may not name it.
@@ -162,8 +225,10 @@ def _place(workspace: Workspace, store: Datastore) -> Place:
     secrets: dict[str, str] = {}
     if store.secrets is not None:
         secrets = unseal(workspace, store.secrets, f"the datastore '{store.name}'")
+    is_azure = store.properties["datastoreType"] == "AzureBlob"
     return Place(
-        root_of(store.properties), store.properties.get("endpointUrl") or "",
+        root_of(store.properties),
+        _account_url(store.properties) if is_azure else store.properties.get("endpointUrl") or "",
         store.properties.get("region") or "", **secrets,
     )
 

@@ -35,7 +35,7 @@ from inferay.engine.storage import Access
 from tests.engine.batch.workers import Watched
 
 #: Processes that live as long as the session.
-SERVERS = ("ceph-mon", "ceph-osd", "radosgw")
+SERVERS = ("ceph-mon", "ceph-osd", "radosgw", "node")
 
 #: A script that gives a row per file: its name and its content.
 ECHO = """

@@ -9,6 +9,7 @@ from inferay.errors import InvalidInput, NotFound
 
 STORES = {
     "workspaceblobstore": "/data/blob", "lake": "/lake", "bucket": "s3://big", "deep": "s3://big/a/b",
+    "blobs": "abfs://box@acct.dfs.core.windows.net", "near": "abfs://box@acct.dfs.127.0.0.1:10000",
 }
 LONG = (
     "azureml://subscriptions/s/resourcegroups/g/providers/Microsoft.MachineLearningServices/"
@@ -36,6 +37,14 @@ def test_a_uri_is_told_from_a_path(value: str, expected: bool) -> None:
     ("azureml://datastores/lake/paths/", "/lake"),
     ("azureml://datastores/lake/paths/a//b/./c", "/lake/a/b/c"),
     (LONG, "/lake/a/b.csv"),
+    ("azureml://datastores/blobs/paths/a b.csv", "abfs://box@acct.dfs.core.windows.net/a b.csv"),
+    ("abfss://c1x@other.dfs.core.windows.net/a/?b/", "abfs://c1x@other.dfs.core.windows.net/a/?b"),
+    ("wasbs://box@ACCT.blob.core.windows.net/a", "abfs://box@acct.dfs.core.windows.net/a"),
+    ("https://acct.blob.core.windows.net/box/a%20b", "abfs://box@acct.dfs.core.windows.net/a b"),
+    ("http://127.0.0.1:10000/acct/box/a", "abfs://box@acct.dfs.127.0.0.1:10000/a"),
+    ("https://acct.blob.core.windows.net/box/a?sig=s",
+     "https://acct.blob.core.windows.net/box/a?sig=s"),
+    ("https://acct.blob.core.windows.net/boxes/a", "https://acct.blob.core.windows.net/boxes/a"),
     ("s3://bucket/a/b.csv", "s3://bucket/a/b.csv"),
     ("s3://bucket/a//b %20#?é.csv", "s3://bucket/a//b %20#?é.csv"),
     ("s3://bucket/folder/", "s3://bucket/folder"),
@@ -61,7 +70,7 @@ def test_what_is_no_absolute_path_is_refused(value: str) -> None:
         resolve(value, STORES)
 
 
-@pytest.mark.parametrize("scheme", ["abfss", "wasbs", "gs", "gopher", "ftp"])
+@pytest.mark.parametrize("scheme", ["adl", "gs", "gopher", "ftp"])
 def test_a_scheme_that_cannot_be_read_is_refused_by_name(scheme: str) -> None:
     with pytest.raises(InvalidInput, match=f"scheme '{scheme}' are not supported"):
         resolve(f"{scheme}://host/path", STORES)
@@ -117,6 +126,7 @@ def test_a_password_in_a_uri_is_refused_and_not_repeated() -> None:
 
 @pytest.mark.parametrize("value", [
     "ftp://user:geheim@host/x", "ftp://user:ge/geheim@host/x", "abfss://host/x?sig=geheim",
+    "abfss://box@acct.dfs.core.windows.net/x?se=1&sig=geheim", "wasb://ge heim:geheim@host/x",
     "s3://KEY:geheim@bucket/x", "s3://KEY:ge/geheim@bucket/x",
 ])
 def test_a_secret_in_an_address_that_is_refused_is_not_repeated(value: str) -> None:
