@@ -37,6 +37,8 @@ E = TypeVar("E", bound=Entity)
 SCRIPT_BYTES_MAX = 10 * 1024 * 1024
 #: Files of a model folder that are looked at; the rest the upload sees.
 FILES_LOOKED_AT_MAX = 10_000
+#: What a data asset's type says that its path is.
+_KINDS = {"uri_file": "file", "uri_folder": "folder", "mltable": "folder"}
 _PIP_FILE_FLAGS = ("-r ", "--requirement ", "--requirement=")
 
 
@@ -92,8 +94,11 @@ def localise(
             _localise_code(entity.code_configuration, origin, skip_script_validation)
     elif isinstance(entity, Model | Data | Code):
         if is_local_path(entity.path):
-            kind = {"uri_file": "file", "uri_folder": "folder"}.get(getattr(entity, "type", ""), "")
-            entity.path = str(_checked(entity.path, origin, (*at, "path"), kind))
+            kind = _KINDS.get(getattr(entity, "type", ""), "")
+            path = _checked(entity.path, origin, (*at, "path"), kind)
+            if isinstance(entity, Data) and entity.type == "mltable":
+                _check_mltable(path, origin, (*at, "path"))
+            entity.path = str(path)
     elif isinstance(entity, Environment):
         _localise_environment(entity, origin, at)
     elif isinstance(entity, Datastore) and entity.path is not None:
@@ -189,6 +194,11 @@ def _checked(text: str, origin: Origin, field: FieldPath, kind: str) -> Path:
     if reason is not None:
         raise origin.error(field, one_line(reason))
     return path
+
+
+def _check_mltable(folder: Path, origin: Origin, field: FieldPath) -> None:
+    if not (folder / "MLTable").is_file():
+        raise origin.error(field, f"expected a file 'MLTable' in the folder: {folder}")
 
 
 def _fault(path: Path, kind: str) -> str | None:

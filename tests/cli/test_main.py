@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
 import yaml
 
+from inferay.cli.output import upload_bar
 from tests.cli.conftest import Inferay, Served
 
 
@@ -302,3 +304,20 @@ def test_without_a_workspace_the_command_says_what_to_do(
     said = inferay("job", "list")
     assert (said.code, "inferay up" in said.err) == (6, True)
     assert not (tmp_path / "none").exists()
+
+
+def test_a_terminal_shows_how_far_an_upload_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    with upload_bar(is_silent=False) as progress:
+        assert progress is not None
+        progress("uploading", 1_000_000, 2_000_000)
+        progress("uploading", 2_000_000, 2_000_000)
+    assert "uploading" in terminal.getvalue()
+    assert "2.0/2.0 MB" in terminal.getvalue()
+    with upload_bar(is_silent=True) as nothing:
+        assert nothing is None

@@ -6,7 +6,9 @@ import argparse
 from typing import Any
 
 from inferay.cli.connection import connect
+from inferay.cli.output import upload_bar
 from inferay.cli.parser import Groups, Parser, add_file, add_no_wait, add_yes, confirm, warn
+from inferay.config import BLOB_DATASTORE
 from inferay.errors import InvalidInput
 
 #: Flags of `create` besides the common ones, by group: flag names and the field that they set.
@@ -58,6 +60,9 @@ def add(groups: Groups) -> None:
         listing = group.command("list", _list, f"list {_HELP[name]}")
         if name in VERSIONED:
             create.add_argument("-v", "--version")
+            if name == "data":
+                create.add_argument("-z", "--datastore-name", default=BLOB_DATASTORE,
+                                    help="where local content goes")
             listing.add_argument("-n", "--name", help="all versions of this one")
 
 
@@ -90,7 +95,12 @@ def _create(options: argparse.Namespace) -> Any:
     loaded = resources.load(cls, options.file, options.set, flags)
     warn(options, loaded.warnings)
     service = _service(options)
-    if options.group in VERSIONED:
+    if options.group == "data":
+        with upload_bar(is_silent=options.only_show_errors) as progress:
+            made = service.create_or_update(
+                loaded.entity, datastore=options.datastore_name, progress=progress
+            )
+    elif options.group in VERSIONED:
         made = service.create_or_update(loaded.entity, wait=not options.no_wait)
     else:
         made = service.create_or_update(loaded.entity)

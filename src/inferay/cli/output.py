@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jmespath
@@ -100,6 +102,29 @@ def table(value: Any) -> str:
     with console.capture() as capture:
         console.print(table)
     return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+
+
+@contextlib.contextmanager
+def upload_bar(*, is_silent: bool) -> Iterator[Callable[[str, int, int], None] | None]:
+    """Give what shows on stderr how far an upload is; None where no terminal would show it."""
+    if is_silent or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    )
+    tasks: dict[str, Any] = {}
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+
+        def show_progress(what: str, done_bytes: int, total_bytes: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total_bytes)
+            bars.update(tasks[what], completed=done_bytes)
+
+        yield show_progress
 
 
 def _title(name: str) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from inferay.client.batch import BatchDeployments, BatchEndpoints
+from inferay.client.data import DataAssets
 from inferay.client.http import Address, Http
 from inferay.client.jobs import Jobs
 from inferay.client.online import OnlineDeployments, OnlineEndpoints
 from inferay.client.resources import Assets, Named
-from inferay.engine.resources import Compute, Data, Datastore, Environment, Model
+from inferay.engine.resources import Compute, Datastore, Environment, Model
 from inferay.errors import InvalidInput
 
 
@@ -39,7 +40,7 @@ class Client:
         self.online_endpoints = OnlineEndpoints(self.http)
         self.online_deployments = OnlineDeployments(self.http)
         self.models = Assets(self.http, "models", Model)
-        self.data = Assets(self.http, "data", Data)
+        self.data = DataAssets(self.http)
         self.environments = Assets(self.http, "environments", Environment)
         self.datastores = Named(self.http, "datastores", Datastore)
         self.computes = Named(self.http, "computes", Compute)

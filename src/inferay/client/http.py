@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -194,15 +194,11 @@ class Http:
         finally:
             aside.unlink(missing_ok=True)
 
-    def upload(self, path: str, source: Path) -> None:
-        """PUT a local file's bytes; see `get`."""
-
-        def chunks() -> Iterator[bytes]:
-            with open(source, "rb") as file:
-                while chunk := file.read(1 << 20):
-                    yield chunk
-
-        self._send("PUT", path, content=chunks())
+    def upload(
+        self, path: str, chunks: Iterable[bytes], headers: dict[str, str] | None = None
+    ) -> None:
+        """PUT bytes, such as a local file's; see `get`."""
+        self._send("PUT", path, content=chunks, headers=headers)
 
     def close(self) -> None:
         """Close the connections."""

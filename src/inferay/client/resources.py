@@ -164,7 +164,7 @@ def upload(http: Http, path: str) -> str:
     begun = http.post("/v1/uploads")
     for file in _files(source):
         relative = quote(str(file.relative_to(source.parent)))
-        http.upload(f"/v1/uploads/{begun['name']}/{relative}", file)
+        http.upload(f"/v1/uploads/{begun['name']}/{relative}", _chunks(file))
     return f"{begun['uri']}/{source.name}"
 
 
@@ -174,6 +174,12 @@ def _files(source: Path) -> Iterator[Path]:
         yield source
     for parent, _, files in os.walk(source):
         yield from (Path(parent) / file for file in files)
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            yield chunk
 
 
 def wait_for(http: Http, operation: str) -> None:

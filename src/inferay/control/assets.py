@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from inferay.control import storage
+from inferay.control import data, storage
 from inferay.control.context import Context
 from inferay.control.operations import Steps, begin
 from inferay.control.tables import Asset, Operation, now
@@ -78,6 +78,8 @@ def put_asset(
         path = storage.resolve_uri(context, session, who, properties[uri_field])
         if not is_remote(path):
             _check_local(path, uri_field)
+            if kind == "data":
+                data.check_type(path, str(properties["dataType"]))
     version = version or next_version(session, kind, name)
     row = find_version(session, kind, name, version)
     if row is not None and row.state != "Failed":
