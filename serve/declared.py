@@ -47,34 +47,44 @@ FIRST_VERSION = "1"
 def server_spec(
     deployment: OnlineDeployment, *, code_dir: str, model: str = "", name: str | None = None,
     version: str = FIRST_VERSION, prefix: str = "", packages: tuple[str, ...] = (),
+    flavor: str = "",
 ) -> ServerSpec:
     """Return what the inference server is told.
 
     Args:
-        deployment: With a code configuration.
-        code_dir: The code folder on the machine that serves.
+        deployment: With a code configuration, or a model that needs none.
+        code_dir: The code folder on the machine that serves, or "".
         model: The model's file or folder there, or "".
         name: Of the service, in its Swagger documents; by default its deployment's.
         version: Of the service.
         prefix: The path above the server's routes, as clients see it.
         packages: Packages that the environment declares.
+        flavor: Of the model, where it is served without code.
 
     Raises:
         InvalidInput: A property is wrong, or there is no code.
     """
-    if deployment.code_configuration is None:
+    code = deployment.code_configuration
+    if code is None and not flavor:
         raise InvalidInput(
             f"deployment '{deployment.name}': code_configuration: missing; a deployment needs a "
             "scoring script",
             target="code_configuration",
         )
     _check_known(deployment.properties, _DEPLOYMENT_PROPERTIES)
+    batching = batching_of(deployment)
+    if flavor and batching is not None:
+        raise InvalidInput(
+            f"properties: {BATCH_SIZE}: counts for a scoring script, and the model of deployment "
+            f"'{deployment.name}' is served without one; leave it out",
+            target="/properties/properties",
+        )
     return ServerSpec(
         name=name or deployment.name, version=version, code_dir=code_dir,
-        scoring_script=deployment.code_configuration.scoring_script,
+        scoring_script=code.scoring_script if code is not None else "", flavor=flavor, model=model,
         model_dir=os.path.dirname(model),   # a folder keeps its name below it, as on Azure
         environment_variables=dict(deployment.environment_variables), packages=packages,
-        limits=limits_of(deployment), batching=batching_of(deployment), prefix=prefix,
+        limits=limits_of(deployment), batching=batching, prefix=prefix,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from inferay.engine.resources import Model, OnlineDeployment, is_local_path, load
 from inferay.engine.resources.instance_types import instance_type
+from inferay.engine.scoring.flavors import check_model, flavor_of
 from inferay.errors import InvalidInput, nearest
 from inferay.serve.declared import ALLOW_CPU, FIRST_VERSION, probe_of, scale_of, server_spec
 from inferay.serve.replica_spec import ApplicationSpec, ReplicaResources, ReplicaSpec
@@ -35,8 +36,13 @@ def read_deployment(args: Mapping[str, Any]) -> ApplicationSpec:
     code = deployment.code_configuration
     if code is not None and not is_local_path(code.code):
         raise InvalidInput(f"{path}: code: '{code.code}' is no folder of this machine")
+    model = _model_path(deployment, path)
+    kind = deployment.model.type if isinstance(deployment.model, Model) else None
+    flavor = flavor_of(kind, has_code=code is not None)
+    if flavor:
+        check_model(flavor, Path(model))
     server = server_spec(
-        deployment, code_dir=code.code if code else "", model=_model_path(deployment, path)
+        deployment, code_dir=code.code if code else "", model=model, flavor=flavor
     )
     size = instance_type(deployment.instance_type) if deployment.instance_type else None
     needs_gpu = size is not None and deployment.properties.get(ALLOW_CPU) != "true"

@@ -99,6 +99,8 @@ def _settings_facts(spec: JobSpec) -> dict[str, Any]:
     places = {
         name: getattr(spec, name) for name in ("input_type", "output", "scoring_script")
     }
+    if spec.flavor:   # jobs of before there were any have no such fact
+        places["flavor"] = spec.flavor
     places["input"] = _noted(spec.input)
     return {
         "settings": {**places, **settings, "redrive": spec.redrive and asdict(spec.redrive)},

@@ -31,7 +31,7 @@ from inferay.engine.batch.staging import Staging
 from inferay.engine.batch.store import LocalStore, Store, is_full, open_store
 from inferay.engine.batch.units import Range
 from inferay.engine.scoring.aliases import install_aliases
-from inferay.engine.scoring.script import ScoringScript
+from inferay.engine.scoring.script import Scoring, ScoringScript
 from inferay.engine.scoring.tracebacks import describe_exception, user_traceback
 from inferay.engine.storage import is_remote
 from inferay.errors import InferayError, UserCodeError
@@ -67,7 +67,7 @@ def main(descriptor: int) -> None:
     scratch = Scratch(Path(first["scratch"])) if is_far else None
     hand = Hand(Path(first["hand"]))
     try:
-        script, scorer = _start(settings, hand, scratch)
+        scoring, scorer = _start(settings, hand, scratch)
     except BaseException as error:   # whatever it is, the parent has to hear of it
         _send(out, {"k": "start_failed", "failure": _start_failure(error, settings).__dict__})
         return
@@ -80,7 +80,7 @@ def main(descriptor: int) -> None:
             sender.break_off(error)
             return
         durable.add_done_callback(partial(sender.send_receipt, receipt))
-    script.shutdown()
+    scoring.shutdown()
     scorer.close()
     if scratch is not None:
         scratch.close()
@@ -170,7 +170,7 @@ class _Sender:
 
 def _start(
     settings: WorkerSettings, hand: Hand, scratch: Scratch | None
-) -> tuple[ScoringScript, Scorer]:
+) -> tuple[Scoring, Scorer]:
     logging.basicConfig(
         level=settings.logging_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -180,12 +180,22 @@ def _start(
     name = settings.segment.removeprefix("segments/")
     staging = Staging(_staging_folder(store, name, scratch), store, f"files/{name}")
     os.environ["AZUREML_BI_OUTPUT_PATH"] = str(staging.folder)
-    script = ScoringScript.load(
-        Path(settings.code_dir), settings.scoring_script, packages=settings.packages
+    scoring = _load(settings)
+    scoring.init()
+    return scoring, Scorer(
+        settings, scoring.run, staging, hand, store, scratch.make("input") if scratch else None,
+        scoring.column_types,
     )
-    script.init()
-    return script, Scorer(
-        settings, script.run, staging, hand, store, scratch.make("input") if scratch else None
+
+
+def _load(settings: WorkerSettings) -> Scoring:
+    """Return what scores: the user's script, or the flavour of a model that needs none."""
+    if settings.flavor == "mlflow":
+        from inferay.engine.scoring.mlflow_batch import MlflowBatch
+
+        return MlflowBatch(Path(settings.model))
+    return ScoringScript.load(
+        Path(settings.code_dir), settings.scoring_script, packages=settings.packages
     )
 
 
@@ -205,7 +215,7 @@ def _start_failure(error: BaseException, settings: WorkerSettings) -> Failure:
         return _store_failure(error)
     return Failure(
         "StartFailed", describe_exception(error),
-        user_traceback(error, Path(settings.code_dir)), is_own=False,
+        user_traceback(error, Path(settings.code_dir or settings.model)), is_own=False,
     )
 
 

@@ -260,6 +260,7 @@ class Driver:
         return root, plan_mini_batches(
             units, self.spec.settings, root, self.access,
             skips_hidden=self.spec.input_type == "uri_folder",
+            has_images=self.spec.flavor == "mlflow",
         )
 
     def _list(self) -> tuple[str, Iterator[Unit]]:
@@ -288,7 +289,7 @@ class Driver:
             mini_batches=seal.mini_batches, workers=self.spec.workers.count,
             max_retries=settings.max_retries, error_threshold=settings.error_threshold,
             items_of=lambda index: items_of(manifest.mini_batch(index)),
-            script=self.spec.scoring_script,
+            script=self.spec.scored_by,
             is_fetching=is_remote(self.spec.input) and not settings.table,
         )
         old = read_plan(store)
@@ -374,6 +375,7 @@ class Driver:
         name = f"e{epoch}-w{slot}-{start}"
         return WorkerSettings(
             code_dir=spec.code, scoring_script=spec.scoring_script, model_dir=spec.model_dir,
+            model=spec.model, flavor=spec.flavor,
             root=input_root(spec.input, spec.input_type), access=self.access,
             store=spec.work, segment=f"segments/{name}",
             logs=f"{spec.logs}/user", log_name=f"process{slot:03d}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,18 +30,21 @@ class Inputs:
         types_of: Returns the types of a file that was cut, by its path.
         access: How remote files are reached.
         scratch: Folder that remote files are fetched into; None: only tables are read.
+        column_types: The dtypes of columns that are read from text, where a model declares them.
         fetch_s: Seconds that `fetch` has blocked so far.
     """
 
     def __init__(
         self, root: str, table: str = "", types_of: Callable[[str], Any] = lambda path: None,
         *, access: Access | None = None, scratch: Path | None = None,
+        column_types: Mapping[str, str] | None = None,
     ) -> None:
         self.root = root
         self.table = table
         self.fetch_s = 0.0
         self._types_of = types_of
         self._access = access or Access()
+        self._column_types = column_types
         self._reader: TableReader | None = None
         self._prefetcher = None
         if is_remote(root) and not table and scratch is not None:
@@ -112,7 +115,9 @@ class Inputs:
             from inferay.engine.batch.split.read import TableReader
             from inferay.engine.batch.split.sources import Sources
 
-            self._reader = TableReader(Sources(self.root, self._access), self.table, self._types_of)
+            self._reader = TableReader(
+                Sources(self.root, self._access), self.table, self._types_of, self._column_types
+            )
         held: list[Table] = []
         sources: list[Source] = []
         for piece in pieces:
@@ -135,6 +140,8 @@ class Inputs:
 
 
 def _fit(one: Any, other: Any) -> bool:
+    if not hasattr(one, "columns") or not hasattr(other, "columns"):
+        return False   # an image is scored alone
     if hasattr(one, "schema"):
         return bool(one.schema.equals(other.schema))
     from inferay.engine.batch.split.tables import has_index

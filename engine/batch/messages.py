@@ -261,6 +261,8 @@ class WorkerSettings:
         code_dir: Folder of the scoring script; on its `sys.path`.
         scoring_script: File in that folder.
         model_dir: Value of `AZUREML_MODEL_DIR`, or "".
+        model: The model's file or folder in it, or "".
+        flavor: What scores with the model alone: `mlflow`; "" for the script.
         root: What the units' paths are relative to.
         store: Folder of the job's store.
         segment: Name of the segment that this worker creates, without its ending.
@@ -298,6 +300,8 @@ class WorkerSettings:
     memory_limit_bytes: int | None = None
     keeps_standby: bool = True
     table: str = ""
+    model: str = ""
+    flavor: str = ""
     access: Access = field(default_factory=Access)
 
     @classmethod

@@ -28,7 +28,7 @@ class Planned:
 
 def plan_mini_batches(
     files: Iterable[Unit], settings: JobSettings, root: str, access: Access, *,
-    skips_hidden: bool = True,
+    skips_hidden: bool = True, has_images: bool = False,
 ) -> Planned:
     """Group files, or slices of them, as the settings say; nothing is read yet.
 
@@ -38,6 +38,7 @@ def plan_mini_batches(
         root: What the files' paths are relative to.
         access: How a remote root is reached.
         skips_hidden: Whether hidden files have no rows: those of a folder, not one that was named.
+        has_images: Whether images are taken beside tables, each as one row.
 
     Raises:
         InvalidInput: The size of a mini-batch is none.
@@ -54,7 +55,7 @@ def plan_mini_batches(
 
     tables = TablePlan(
         Sources(root, access), settings.table, is_cut=settings.split == "rows",
-        limits=Limits.of(size), skips_hidden=skips_hidden,
+        limits=Limits.of(size), skips_hidden=skips_hidden, has_images=has_images,
     )
     return Planned(tables.mini_batches(files), tables.types)
 

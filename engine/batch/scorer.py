@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import reduce
@@ -38,7 +38,7 @@ from inferay.engine.batch.store import Store, is_full
 from inferay.engine.batch.units import Range, Unit, items_of, pieces_of
 from inferay.engine.scoring.tracebacks import describe_exception, user_traceback
 from inferay.engine.storage.read_errors import ReadError
-from inferay.errors import InferayError, InvalidInput, JobError
+from inferay.errors import InferayError, InvalidInput, JobError, UserCodeError
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,7 @@ class Scorer:
     def __init__(
         self, settings: WorkerSettings, run: Callable[[Any], Any], staging: Staging,
         hand: Hand, store: Store, scratch: Path | None = None,
+        column_types: Mapping[str, str] | None = None,
     ) -> None:
         self._settings = settings
         self._run = run
@@ -92,10 +93,13 @@ class Scorer:
         self._store = store
         self._manifest: ManifestReader | None = None
         self._inputs = Inputs(
-            settings.root, settings.table, self._types_of, access=settings.access, scratch=scratch
+            settings.root, settings.table, self._types_of, access=settings.access, scratch=scratch,
+            column_types=column_types,
         )
         self._ahead: dict[tuple[int, tuple[int, int] | None], list[Unit]] = {}
-        self._encoder = make_encoder(settings.output_action, settings.output_file_name)
+        self._encoder = make_encoder(
+            settings.output_action, settings.output_file_name, settings.flavor
+        )
         self._current: _Run | None = None
         self._done: list[Done] = []
         self._segment = Segment(self._store, f"{settings.segment}.rows")
@@ -262,11 +266,11 @@ class Scorer:
             self._inputs.release(self._ahead.pop((index, rest.items), ()))
 
     def _explain(self, error: BaseException) -> Failure:
-        if isinstance(error, (JobError, ReadError, InvalidInput)):
+        if isinstance(error, (JobError, ReadError, InvalidInput, UserCodeError)):
             return Failure(error.code, error.message)
         if isinstance(error, (RowsError, SharedFileError)):
             return Failure(type(error).__name__.removesuffix("Error"), str(error))
-        code_dir = Path(self._settings.code_dir)
+        code_dir = Path(self._settings.code_dir or self._settings.model)
         kind = "OutOfMemory" if isinstance(error, MemoryError) else "Exception"
         return Failure(kind, describe_exception(error), user_traceback(error, code_dir))
 

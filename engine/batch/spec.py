@@ -95,9 +95,10 @@ class JobSpec:
         output: Absolute path of the folder that the output is published in.
         work: Absolute path of the folder of manifest, journal, segments and progress.
         logs: Absolute path of the folder of logs.
-        code: Absolute path of the folder with the scoring script.
-        scoring_script: The script's path in it.
+        code: Absolute path of the folder with the scoring script, or "" with a flavor.
+        scoring_script: The script's path in it, or "".
         model: Absolute path of the model's file or folder, or "".
+        flavor: What scores with the model alone: `mlflow`; "" for the script.
         settings: As they hold for this job.
         workers: How many, and what they ask for.
         packages: Packages that the environment declares.
@@ -115,6 +116,7 @@ class JobSpec:
     code: str
     scoring_script: str
     model: str = ""
+    flavor: str = ""
     settings: JobSettings = field(default_factory=JobSettings)
     workers: WorkerSpec = field(default_factory=WorkerSpec)
     packages: tuple[str, ...] = ()
@@ -145,6 +147,11 @@ class JobSpec:
             })
         except TypeError as error:
             raise InvalidInput(f"this is no job spec: {error}") from None
+
+    @property
+    def scored_by(self) -> str:
+        """What users call the thing that scores: the script's name, or the model's."""
+        return self.scoring_script or f"the model {os.path.basename(self.model)}"
 
     @property
     def model_dir(self) -> str:

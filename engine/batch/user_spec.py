@@ -25,6 +25,7 @@ from inferay.engine.batch.split.declared import resolve_split
 from inferay.engine.resources import BatchDeployment, Environment, Model, is_local_path, load
 from inferay.engine.resources.fields import FilledText, Name
 from inferay.engine.resources.instance_types import gpu_share, instance_type
+from inferay.engine.scoring.flavors import check_model, flavor_of
 from inferay.engine.storage import Access, is_bucket, is_remote, redacted, resolve
 from inferay.engine.storage.download import cached
 from inferay.errors import InvalidInput
@@ -69,18 +70,17 @@ def read_user_spec(path: Path, environ: Mapping[str, str] | None = None) -> Load
     workspace = Workspace.from_environment(environ)
     base = path.absolute().parent
     name = job.job_name or str(uuid.uuid4())
-    if job.code_configuration is None:
+    kind = job.model.type if isinstance(job.model, Model) else None
+    flavor = flavor_of(kind, has_code=job.code_configuration is not None)
+    if job.code_configuration is None and not flavor:
         raise InvalidInput(f"{path}: code_configuration: missing; a job needs a scoring script")
-    source, kind = _input(job, base, workspace, path)
+    source, input_type = _input(job, base, workspace, path)
     output, work, logs = _places(job, base, workspace, name, path)
     check_format(job.settings.output_file_name)
-    code = _fetched(job.code_configuration.code, workspace, environ)
-    if not (code / job.code_configuration.scoring_script).is_file():
-        raise InvalidInput(
-            f"{path}: scoring_script: {job.code_configuration.code} has no "
-            f"{job.code_configuration.scoring_script}"
-        )
+    script = _script(job, path, workspace, environ)
     model = _model_path(job, path, workspace, environ)
+    if flavor and model is not None:
+        check_model(flavor, model)
     settings = job.settings
     frozen = resolve_split(JobSettings(
         mini_batch_size=settings.mini_batch_size,
@@ -90,21 +90,43 @@ def read_user_spec(path: Path, environ: Mapping[str, str] | None = None) -> Load
         output_file_name=settings.output_file_name,
         logging_level=settings.logging_level.upper(),
         environment_variables=dict(job.environment_variables),
-    ), settings.split, code / job.code_configuration.scoring_script)
+    ), settings.split, script.folder / script.name if script else None)
     environment = job.environment if isinstance(job.environment, Environment) else None
     spec = JobSpec(
-        name=name, input=source, input_type=kind, output=output,
-        work=work, logs=str(logs), code=str(code),
-        scoring_script=job.code_configuration.scoring_script,
-        model=str(model) if model else "", settings=frozen, workers=_workers(job),
+        name=name, input=source, input_type=input_type, output=output,
+        work=work, logs=str(logs), code=str(script.folder) if script else "",
+        scoring_script=script.name if script else "",
+        model=str(model) if model else "", flavor=flavor, settings=frozen, workers=_workers(job),
         hashes={
-            "code": hash_path(code, without=(output,)),
+            "code": hash_path(script.folder, without=(output,)) if script else "",
             "model": hash_path(model) if model else "",
             "environment": hash_of(environment.to_dict()) if environment else "",
             "settings": hash_of(frozen.__dict__),
         },
     )
     return LoadedSpec(spec, loaded.warnings)
+
+
+@dataclass(frozen=True)
+class _Script:
+    """A scoring script on this machine: its path below the code folder."""
+
+    folder: Path
+    name: str
+
+
+def _script(
+    job: BatchJob, path: Path, workspace: Workspace, environ: Mapping[str, str] | None
+) -> _Script | None:
+    given = job.code_configuration
+    if given is None:
+        return None
+    folder = _fetched(given.code, workspace, environ)
+    if not (folder / given.scoring_script).is_file():
+        raise InvalidInput(
+            f"{path}: scoring_script: {given.code} has no {given.scoring_script}"
+        )
+    return _Script(folder, given.scoring_script)
 
 
 def _input(job: BatchJob, base: Path, workspace: Workspace, path: Path) -> tuple[str, str]:

@@ -11,10 +11,10 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 from inferay.engine.scoring.tracebacks import describe_exception, user_traceback
 from inferay.errors import UserCodeError
@@ -23,11 +23,34 @@ from inferay.errors import UserCodeError
 FALLBACK_NAME = "entry_module"
 
 
+class Scoring(Protocol):
+    """What a batch worker scores with: a script, or a model that needs none."""
+
+    @property
+    def column_types(self) -> Mapping[str, str]:
+        """The dtypes of columns that are read from text, where they are declared."""
+
+    @property
+    def run(self) -> Callable[[Any], Any]:
+        """What is called with each mini-batch."""
+
+    def init(self) -> None:
+        """Make ready, once; blocks.
+
+        Raises:
+            UserCodeError: The user's code or model failed.
+        """
+
+    def shutdown(self) -> None:
+        """Called when nothing is scored any more."""
+
+
 class ScoringScript:
     """A loaded script; `load` then `init`, on the main thread of the process that scores.
 
     Attributes:
         run: The user's `run`.
+        column_types: None is declared.
     """
 
     def __init__(self, module: ModuleType, code_dir: Path, packages: tuple[str, ...]) -> None:
@@ -35,6 +58,7 @@ class ScoringScript:
         self._code_dir = code_dir
         self._packages = packages
         self.run: Callable[[Any], Any] = module.run
+        self.column_types: Mapping[str, str] = {}
 
     @property
     def module(self) -> ModuleType:

@@ -16,7 +16,7 @@ from inferay import __version__
 from inferay.serve.server.answers import WITHOUT_BODY
 from inferay.serve.server.calls import Batching, Call, Calls, CutShort, Overdue
 from inferay.serve.server.deadlines import Deadlines
-from inferay.serve.server.entry import Entry
+from inferay.serve.server.entry import Handler
 from inferay.serve.server.gate import Gate, TooBusy
 from inferay.serve.server.http import Answer, Headers, Refused, Request, error_answer
 from inferay.serve.server.limits import Limits
@@ -63,7 +63,7 @@ class InferenceApp:
     """
 
     def __init__(
-        self, entry: Entry, limits: Limits, *, code_dir: Path, swagger: Mapping[str, bytes],
+        self, entry: Handler, limits: Limits, *, code_dir: Path, swagger: Mapping[str, bytes],
         batching: Batching | None = None,
     ) -> None:
         self._entry = entry

@@ -14,7 +14,7 @@ from typing import Any
 from inferay.engine.scoring.tracebacks import user_traceback
 from inferay.serve.server.answers import answer_of
 from inferay.serve.server.batching import Batcher
-from inferay.serve.server.entry import Entry
+from inferay.serve.server.entry import Handler
 from inferay.serve.server.http import Answer, Refused, Request, error_answer
 from inferay.serve.server.threads import Threads
 
@@ -123,7 +123,7 @@ class Calls:
     """
 
     def __init__(
-        self, entry: Entry, at_once: int, code_dir: Path, batching: Batching | None = None
+        self, entry: Handler, at_once: int, code_dir: Path, batching: Batching | None = None
     ) -> None:
         self._entry = entry
         self._code_dir = code_dir
@@ -217,6 +217,8 @@ class Calls:
         return answer
 
     def _raised(self, error: BaseException, began_s: float) -> Answer:
+        if isinstance(error, Refused):   # a model's: only calling it told that the input is wrong
+            return error_answer(error.status, error.message)
         _log.error("run() raised\n%s", user_traceback(error, self._code_dir))
         return error_answer(
             500, _RUN_RAISED, has_failed=True, run_s=time.perf_counter() - began_s

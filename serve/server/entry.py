@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 from urllib.parse import parse_qsl
 
 from inferay.errors import UserCodeError
@@ -27,6 +27,32 @@ _PLAIN = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWOR
 
 #: Of a content type, besides `…+json`.
 _JSON_TYPE = "application/json"
+
+
+class Handler(Protocol):
+    """What answers a request: the user's `run`, or a model that needs none."""
+
+    @property
+    def kind(self) -> Literal["text", "schema", "raw"]:
+        """What `run` is given; `raw` for the request itself."""
+
+    @property
+    def is_async(self) -> bool:
+        """Whether `run` is awaited."""
+
+    @property
+    def run(self) -> Callable[..., Any]:
+        """What is called with the arguments.
+
+        Raises:
+            Refused: They are not what it can take.
+        """
+
+    def arguments(self, request: Request) -> dict[str, Any]:
+        """Return what `run` is called with; see `Entry.arguments`."""
+
+    def release(self, arguments: dict[str, Any]) -> None:
+        """Close what the arguments of an ended call hold."""
 
 
 @dataclass(frozen=True)

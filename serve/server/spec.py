@@ -16,8 +16,10 @@ class ServerSpec:
     Attributes:
         name: Of the service, in its Swagger documents.
         version: Of the service.
-        code_dir: The code folder; `scoring_script` is a path below it.
+        code_dir: The code folder; `scoring_script` is a path below it. Both are "" with a flavor.
         model_dir: Value of `AZUREML_MODEL_DIR`, or "".
+        model: The model's file or folder in it, or "".
+        flavor: What serves the model without a script: `mlflow`; "" for the script.
         environment_variables: Set before the script is imported.
         packages: Packages that the environment declares, for the error about a missing one.
         prefix: The path above the server's routes, as clients see it.
@@ -29,6 +31,8 @@ class ServerSpec:
     code_dir: str
     scoring_script: str
     model_dir: str = ""
+    model: str = ""
+    flavor: str = ""
     environment_variables: dict[str, str] = field(default_factory=dict)
     packages: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)

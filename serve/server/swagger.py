@@ -30,7 +30,8 @@ _BEARER = {
 
 
 def documents(
-    code_dir: Path, run: Callable[..., Any], *, name: str, version: str, prefix: str = ""
+    code_dir: Path, run: Callable[..., Any], *, name: str, version: str, prefix: str = "",
+    schemas: tuple[Any, Any] | None = None,
 ) -> dict[str, bytes]:
     """Return the documents as JSON by version: `2`, `3` and `3.1`, those that there are.
 
@@ -40,6 +41,7 @@ def documents(
         name: Of the service.
         version: Of the service.
         prefix: The path above the server's routes, as clients see it.
+        schemas: What a request takes and its answer holds, where no decorators tell.
 
     Raises:
         InvalidInput: A file of the user's is not JSON.
@@ -51,7 +53,7 @@ def documents(
         if given is not None:
             found[kind] = given
         elif kind in supported:
-            taken, returned = _schemas_of(run)
+            taken, returned = schemas or _schemas_of(run)
             make = _swagger_2 if kind == "2" else _openapi_3
             document = make(name, version, prefix, taken, returned)
             if kind == "3.1":

@@ -98,6 +98,27 @@ def test_instances_of_a_cluster_ask_for_what_their_type_has(with_code: Plane) ->
         resolved(with_code, containerResourceRequirements=wanted)
 
 
+def test_a_model_of_mlflow_needs_no_code(plane: Plane, tmp_path: Path) -> None:
+    (tmp_path / "clf").mkdir()
+    model = {"modelUri": str(tmp_path / "clf"), "modelType": "mlflow_model"}
+    plane.put("/v1/models/m/versions/1", {"properties": model})
+    with pytest.raises(InvalidInput, match="clf is no MLflow model: it has no file MLmodel"):
+        resolved(plane, codeConfiguration=None, model="azureml:m:1")
+    (tmp_path / "clf" / "MLmodel").write_text("flavors: {}\n")
+    plane.put("/v1/models/m/versions/2", {"properties": model})
+    server = resolved(plane, codeConfiguration=None, model="azureml:m:2")[0].spec.server
+    assert (server.flavor, server.code_dir, Path(server.model).name) == ("mlflow", "", "clf")
+    assert server.model_dir == str(Path(server.model).parent)
+    with pytest.raises(InvalidInput, match=r"max_batch_size: counts for a scoring script"):
+        resolved(
+            plane, codeConfiguration=None, model="azureml:m:2",
+            properties={"inferay.max_batch_size": "8"},
+        )
+    plane.put("/v1/models/own/versions/1", {"properties": {"modelUri": str(tmp_path / "clf")}})
+    with pytest.raises(InvalidInput, match="needs a scoring script"):
+        resolved(plane, codeConfiguration=None, model="azureml:own:1")
+
+
 def test_what_is_missing_is_said_before_anything_starts(with_code: Plane) -> None:
     with pytest.raises(NotFound, match="no model ghost"):
         resolved(with_code, model="azureml:ghost:1")

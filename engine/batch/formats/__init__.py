@@ -39,8 +39,8 @@ def check_format(file_name: str) -> None:
         )
 
 
-def make_encoder(output_action: str, file_name: str) -> Encoder:
-    """Return what turns results of `run()` into bytes; one per worker.
+def make_encoder(output_action: str, file_name: str, flavor: str = "") -> Encoder:
+    """Return what turns results of `run()`, or of a model without code, into bytes; one per worker.
 
     PyArrow takes 0.3 s to import: only Parquet's encoder does.
     """
@@ -53,6 +53,10 @@ def make_encoder(output_action: str, file_name: str) -> Encoder:
         from inferay.engine.batch.formats.jsonl import JsonEncoder
 
         return JsonEncoder()
+    if flavor == "mlflow" and output_action == "append_row":
+        from inferay.engine.batch.formats.predictions import PredictionsEncoder
+
+        return PredictionsEncoder()
     return TextEncoder(is_text_wanted=output_action == "append_row")
 
 

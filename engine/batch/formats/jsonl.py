@@ -83,16 +83,25 @@ def _values(series: Any) -> Iterable[Any]:
     return found
 
 
+def json_text(value: Any) -> str:
+    """Return the value as one line of JSON, as a row's fields are.
+
+    Raises:
+        ValueError, TypeError, RecursionError: There is none.
+    """
+    try:
+        return _to_json(value)
+    except (ValueError, TypeError, RecursionError):
+        return _to_json(_plain(value))
+
+
 def _line(number: int, row: dict[str, Any]) -> bytes:
     try:
-        text = _to_json(row)
-    except (ValueError, TypeError, RecursionError):
-        try:
-            text = _to_json(_plain(row))
-        except (ValueError, TypeError, RecursionError) as error:
-            raise RowsError(
-                f"row {number} of what run() returned cannot be written as JSON: {error}"
-            ) from None
+        text = json_text(row)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise RowsError(
+            f"row {number} of what run() returned cannot be written as JSON: {error}"
+        ) from None
     try:
         return text.encode() + b"\n"
     except UnicodeEncodeError:

@@ -18,17 +18,20 @@ TABLES = {
 }  # fmt: skip
 
 
-def resolve_split(settings: JobSettings, wanted: str, script: Path) -> JobSettings:
+def resolve_split(settings: JobSettings, wanted: str, script: Path | None) -> JobSettings:
     """Return the settings with `split` and `table` as the script and the user have it.
 
     Args:
         settings: Of the job.
         wanted: `auto`, `file` or `rows`.
-        script: The scoring script.
+        script: The scoring script; None where the model scores alone, which takes pandas tables.
 
     Raises:
         InvalidInput: A mini-batch is given in rows, but `run()` takes paths.
     """
+    if script is None:
+        split = "file" if wanted == "file" else "rows"
+        return replace(settings, split=split, table="pandas")
     table = declared_table(script) or ("pandas" if wanted == "rows" else "")
     split = wanted if wanted != "auto" else "rows" if table else "file"
     size = parse_mini_batch_size(settings.mini_batch_size)

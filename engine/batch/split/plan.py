@@ -67,6 +67,7 @@ class TablePlan:
         is_cut: Whether large files are cut.
         limits: Of a mini-batch.
         skips_hidden: Whether hidden files are passed over; one that was named is meant.
+        has_images: Whether images are taken too, each as one row.
         types: Of each file that was cut; complete when the units have been taken.
     """
 
@@ -75,6 +76,7 @@ class TablePlan:
     is_cut: bool
     limits: Limits
     skips_hidden: bool = True
+    has_images: bool = False
     types: dict[str, Types] = field(default_factory=dict)
 
     def mini_batches(self, files: Iterable[Unit]) -> Iterator[list[Unit]]:
@@ -100,7 +102,11 @@ class TablePlan:
                 yield from small()
                 yield _nothing_of(unit)
                 continue
-            form = format_of(unit.path)
+            form = format_of(unit.path, has_images=self.has_images)
+            if form == "image":
+                yield from small()
+                yield Slice(unit._replace(rows=(0, 1)), unit.size_bytes)
+                continue
             if unit.size_bytes <= CHUNK_BYTES or form == "parquet":
                 waiting.append((unit, form))
                 if len(waiting) == 8 * scan_threads():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from inferay.engine.batch.split.bits import Positions
@@ -17,6 +17,7 @@ from inferay.engine.storage.read_errors import ReadError
 from inferay.errors import JobError
 
 if TYPE_CHECKING:
+    from inferay.engine.batch.split.images import Image
     from inferay.engine.batch.split.tables import Table
 
 
@@ -27,27 +28,34 @@ class TableReader:
         sources: Opens the files.
         kind: `pandas` or `pyarrow`.
         types_of: Returns the types of a file that was cut, by its path.
+        column_types: The dtypes of columns that are read from text, where they are declared.
     """
 
     def __init__(
-        self, sources: Sources, kind: str, types_of: Callable[[str], Types | None]
+        self, sources: Sources, kind: str, types_of: Callable[[str], Types | None],
+        column_types: Mapping[str, str] | None = None,
     ) -> None:
         self._sources = sources
         self._kind = kind
         self._types_of = types_of
+        self._column_types = column_types or {}
         self._prefix: tuple[Unit, bytes] | None = None
         self._slice: tuple[Unit, bytes, Positions] | None = None   # without its rows
         self._slice_types: Types | None = None
         self._parquet: tuple[Unit, ParquetRows] | None = None
 
-    def read(self, piece: Piece) -> Table:
+    def read(self, piece: Piece) -> Table | Image:
         """Return the rows of a piece; its index begins at 0, unless the file has one.
+
+        An image is an array of one row.
 
         Raises:
             JobError: The file is not what it was when it was listed, or its rows are others.
             ReadError: It is a Parquet file that is damaged.
         """
-        form = format_of(piece.unit.path)
+        form = format_of(piece.unit.path, has_images=True)
+        if form == "image":
+            return self._read_image(piece.unit)
         types = self._types_of(piece.unit.path)
         if form == "parquet":
             table = self._read_parquet(piece, types)
@@ -55,7 +63,7 @@ class TableReader:
             prefix, text = self._text(piece, form)
             if types is None and self._slice is not None:
                 types = self._types_of_slice(prefix, form)
-            table = text_table(self._kind, form, prefix, text, types)
+            table = text_table(self._kind, form, prefix, text, types, self._column_types)
         if len(table) != piece.stop - piece.start:
             assert piece.unit.rows is not None
             first = piece.unit.rows[0]
@@ -71,6 +79,16 @@ class TableReader:
         if self._parquet is not None:
             self._parquet[1].close()
             self._parquet = None
+
+    def _read_image(self, unit: Unit) -> Image:
+        from inferay.engine.batch.split.images import read_image
+
+        source = self._sources.open(unit)
+        try:
+            with source.open() as file:
+                return read_image(file, unit.path)
+        finally:
+            source.close()
 
     def _read_parquet(self, piece: Piece, types: Types | None) -> Table:
         whole = piece.unit._replace(part=None, rows=None)

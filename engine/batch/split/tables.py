@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from inferay.engine.batch.split.formats import Format
@@ -28,12 +30,15 @@ Types = Any
 #: How much of a file is read for its types; a file up to this size has the types of all its rows.
 SAMPLE_BYTES = 16 << 20
 
+#: Where no column has a declared type.
+NO_TYPES: Mapping[str, str] = MappingProxyType({})
+
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 
 def text_table(
-    kind: str, form: Format, prefix: bytes, text: bytes, types: Types | None = None, *,
-    is_sample: bool = False,
+    kind: str, form: Format, prefix: bytes, text: bytes, types: Types | None = None,
+    column_types: Mapping[str, str] = NO_TYPES, *, is_sample: bool = False,
 ) -> Table:
     """Return records of a text file as a table.
 
@@ -44,13 +49,17 @@ def text_table(
             it is what decides how many fields a row has.
         text: Whole records.
         types: Of the file, if it was cut.
+        column_types: The dtypes that pandas reads columns with, where all values have them.
         is_sample: Leave out records that cannot be read: reading their slice will name them.
     """
     if kind == "pyarrow":
         return _arrow_text(form, prefix, text, types, is_sample=is_sample)
+    if types is not None:
+        types = [[name, column_types.get(name, dtype)] for name, dtype in types]
     if form == "jsonl":
-        return conformed(_json_frame(text, is_sample=is_sample), types)
-    frame = _csv_frame(form, prefix + text, types, is_sample=is_sample)
+        frame = _cast(_json_frame(text, is_sample=is_sample), column_types)
+        return conformed(frame, types)
+    frame = _csv_frame(form, prefix + text, types, column_types, is_sample=is_sample)
     frame = frame.iloc[1:]
     return conformed(frame if has_index(frame) else frame.reset_index(drop=True), types)
 
@@ -70,7 +79,8 @@ def has_index(frame: pandas.DataFrame) -> bool:
 
 
 def _csv_frame(
-    form: Format, data: bytes, types: Types | None, *, is_sample: bool
+    form: Format, data: bytes, types: Types | None, column_types: Mapping[str, str], *,
+    is_sample: bool,
 ) -> pandas.DataFrame:
     import pandas
 
@@ -79,23 +89,56 @@ def _csv_frame(
         options |= {"on_bad_lines": "skip", "encoding_errors": "replace"}
     frame: pandas.DataFrame
     if types is None:
-        frame = pandas.read_csv(io.BytesIO(data), **options)
+        try:
+            frame = pandas.read_csv(io.BytesIO(data), dtype=dict(column_types), **options)
+        except pandas.errors.ParserError:
+            raise
+        except ValueError:   # a value that is none of its column's type: the model says which
+            texts = {name: dtype for name, dtype in column_types.items() if dtype == "str"}
+            frame = _cast(pandas.read_csv(io.BytesIO(data), dtype=texts, **options), column_types)
         return frame
     # By number: where a name stands twice, pandas takes the type of the first for the others too.
     options |= {"header": 0, "names": [str(at) for at in range(len(types))]}
     # What a float or a text looks like, only its text says: 0.1 is not 1e-1, nor 007 a 7.
     pinned = {
-        str(at): dtype for at, (_, dtype) in enumerate(types) if dtype in ("float64", "str")
+        str(at): dtype for at, (name, dtype) in enumerate(types)
+        if dtype in ("float64", "str") or name in column_types
     }
     try:
         frame = pandas.read_csv(io.BytesIO(data), dtype=pinned, **options)
     except pandas.errors.ParserError:
         raise
     except ValueError:   # text where all samples had floats
-        texts = {at: dtype for at, dtype in pinned.items() if dtype != "float64"}
+        texts = {at: dtype for at, dtype in pinned.items() if dtype == "str"}
         frame = pandas.read_csv(io.BytesIO(data), dtype=texts, **options)
     frame.columns = pandas.Index([name for name, _ in types])
-    return frame
+    return _cast(frame, column_types)
+
+
+def _cast(frame: pandas.DataFrame, column_types: Mapping[str, str]) -> pandas.DataFrame:
+    """Return the frame with numbers of the declared types, in columns whose values have them."""
+    import numpy as np
+
+    casts = {}
+    for name, dtype in column_types.items():
+        if dtype == "str" or name not in frame.columns:
+            continue
+        found = frame[name]
+        if not isinstance(found.dtype, np.dtype) or found.dtype.kind not in "iuf":
+            continue
+        if found.dtype != dtype and (dtype.startswith("float") or _is_in(found, dtype)):
+            casts[name] = dtype
+    return frame.astype(casts) if casts else frame
+
+
+def _is_in(values: pandas.Series, dtype: str) -> bool:
+    """Return whether integers of the type hold all the values."""
+    import numpy as np
+
+    if values.dtype.kind == "f":
+        return False   # as MLflow has it: 1.0 is no integer
+    bounds = np.iinfo(dtype)
+    return bool(values.empty or (values.min() >= bounds.min and values.max() <= bounds.max))
 
 
 def _json_frame(text: bytes, *, is_sample: bool) -> pandas.DataFrame:

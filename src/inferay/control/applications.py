@@ -12,7 +12,6 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from inferay.control import assets
 from inferay.control.context import Context, Machine
 from inferay.control.notices import (
     EMBEDDED_SHARE,
@@ -22,9 +21,9 @@ from inferay.control.notices import (
     fit,
     packages_of,
 )
-from inferay.control.tables import Asset
+from inferay.control.scored import scored_by
 from inferay.engine.resources import InstanceType, OnlineDeployment, instance_type
-from inferay.errors import InvalidInput, NotFound
+from inferay.errors import InvalidInput
 from inferay.serve.declared import probe_of, scale_of, server_spec
 from inferay.serve.replica_spec import ApplicationSpec, ReplicaResources, ReplicaSpec, Scale
 from inferay.serve.routing import credential
@@ -46,21 +45,15 @@ def resolve(
     """Return the application of a deployment, without a revision, and what its author should know.
 
     Raises:
-        InvalidInput: It has no code, a property is wrong, or it wants a GPU that is not here.
+        InvalidInput: Nothing scores for it, a property is wrong, or there is no such GPU here.
         NotFound: An asset that it names does not exist.
         Conflict: An asset is not ready.
     """
-    if entity.code_configuration is None:
-        raise InvalidInput(
-            "code_configuration: missing; an online deployment needs a scoring script",
-            target="/properties/codeConfiguration",
-        )
     endpoint = str(entity.endpoint_name)
-    code = assets.find(session, "codes", entity.code_configuration.code)
-    model = assets.find(session, "models", entity.model) if isinstance(entity.model, str) else None
+    scored = scored_by(session, entity)
     notices = environment_notices(session, entity)
     server = server_spec(
-        entity, code_dir=_path(code), model=_path(model) if model else "",
+        entity, code_dir=scored.code_path, model=scored.model_path, flavor=scored.flavor,
         name=endpoint, version=entity.name, prefix=f"/endpoints/{endpoint}",
         packages=packages_of(environment_of(session, entity)),
     )
@@ -119,12 +112,6 @@ def _first_count(entity: OnlineDeployment, scale: Scale | None) -> int:
     if scale is None:
         return entity.instance_count
     return max(scale.replicas_min, min(scale.replicas_max, entity.instance_count))
-
-
-def _path(row: Asset) -> str:
-    if row.path is None:
-        raise NotFound(f"{row.kind}/{row.name} version {row.version} has no content")
-    return row.path
 
 
 def _resources(context: Context, entity: OnlineDeployment) -> tuple[ReplicaResources, list[str]]:

@@ -10,11 +10,12 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from inferay.config import ARTIFACT_DATASTORE, BLOB_DATASTORE, Workspace
-from inferay.control import assets, storage
+from inferay.control import storage
 from inferay.control.context import Context
 from inferay.control.notices import deployment_notices
 from inferay.control.online import check_kind
 from inferay.control.operations import Steps, begin
+from inferay.control.scored import scored_by
 from inferay.control.tables import Compute, Datastore, Deployment, Endpoint, Job, Operation, now
 from inferay.engine.batch.formats import check_format
 from inferay.engine.resources import (
@@ -77,15 +78,8 @@ def put_deployment(
     """
     get_endpoint(session, endpoint)
     entity = from_rest(BatchDeployment, name, body, endpoint_name=endpoint)
-    if entity.code_configuration is None:
-        raise InvalidInput(
-            "code_configuration: missing; a batch deployment needs a scoring script",
-            target="/properties/codeConfiguration",
-        )
     check_format(entity.settings.output_file_name)
-    assets.find(session, "codes", entity.code_configuration.code)
-    if isinstance(entity.model, str):
-        assets.find(session, "models", entity.model)
+    scored_by(session, entity)
     notices = deployment_notices(context, session, entity)
     row = session.get(Deployment, (endpoint, name))
     is_new = row is None

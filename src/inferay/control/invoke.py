@@ -17,7 +17,8 @@ from inferay.control.context import Context
 from inferay.control.endpoints import get_deployment, get_endpoint
 from inferay.control.notices import check_ready, environment_of, packages_of, workers_of
 from inferay.control.operations import begin
-from inferay.control.tables import Asset, Deployment, Endpoint, Job
+from inferay.control.scored import scored_by
+from inferay.control.tables import Deployment, Endpoint, Job
 from inferay.control.tokens import Principal
 from inferay.engine.batch.formats import check_format
 from inferay.engine.batch.listing import check_outside
@@ -36,7 +37,7 @@ from inferay.engine.resources import (
 )
 from inferay.engine.storage import Access, is_bucket, is_remote, redacted
 from inferay.engine.storage.download import check_kind
-from inferay.errors import Conflict, InvalidInput, NotAuthorized, NotFound
+from inferay.errors import Conflict, InvalidInput, NotAuthorized
 from inferay.jobs.folder import JobFolder
 from inferay.jobs.states import JobStatus
 
@@ -291,11 +292,8 @@ def _spec(
     context: Context, session: Session, entity: BatchDeployment, name: str,
     source: tuple[str, str], output: str,
 ) -> tuple[JobSpec, list[str]]:
-    code = entity.code_configuration
-    if code is None:
-        raise NotFound("the deployment has no code")
-    code_row = assets.find(session, "codes", code.code)
-    model = assets.find(session, "models", entity.model) if entity.model else None   # type: ignore[arg-type]
+    scored = scored_by(session, entity)
+    script = entity.code_configuration.scoring_script if entity.code_configuration else ""
     environment = environment_of(session, entity)
     workers, notices = workers_of(context, session, entity)
     settings = resolve_split(JobSettings(
@@ -307,33 +305,27 @@ def _spec(
         output_file_name=entity.settings.output_file_name,
         logging_level=entity.settings.logging_level.upper(),
         environment_variables=dict(entity.environment_variables),
-    ), entity.settings.split, Path(_path(code_row), code.scoring_script))
+    ), entity.settings.split, None if scored.flavor else Path(scored.code_path, script))
     folder = JobFolder(context.workspace.job_folder(name))
     spec = JobSpec(
         name=name, input=source[0], input_type=source[1], output=output,
-        work=str(folder.work.root), logs=str(folder.logs), code=_path(code_row),
-        scoring_script=code.scoring_script,
-        model=_path(model) if model else "",
+        work=str(folder.work.root), logs=str(folder.logs), code=scored.code_path,
+        scoring_script=script, model=scored.model_path, flavor=scored.flavor,
         settings=settings, workers=workers, packages=packages_of(environment),
         hashes={
-            "code": code_row.content_hash or "",
-            "model": (model.content_hash or "") if model else "",
+            "code": (scored.code.content_hash or "") if scored.code else "",
+            "model": (scored.model.content_hash or "") if scored.model else "",
             "environment": hash_of(environment.properties) if environment else "",
             "settings": hash_of(settings.__dict__),
         },
         assets={
             what: f"azureml:{row.name}:{row.version}"
-            for what, row in (("code", code_row), ("model", model), ("environment", environment))
-            if row is not None
+            for what, row in (
+                ("code", scored.code), ("model", scored.model), ("environment", environment),
+            ) if row is not None
         },
     )
     return spec, notices
-
-
-def _path(row: Asset) -> str:
-    if row.path is None:
-        raise NotFound(f"{row.kind}/{row.name} version {row.version} has no content")
-    return row.path
 
 
 def _spec_json(spec: JobSpec) -> dict[str, Any]:

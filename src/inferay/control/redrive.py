@@ -122,7 +122,7 @@ def _settings_of(spec: JobSpec) -> dict[str, Any]:
     """Return a job's settings, its deployment's of that time among them, as an invocation's."""
     settings = spec.settings
     # Where the script itself asked for a table, its successor has to as well.
-    is_declared = declared_table(Path(spec.code, spec.scoring_script)) != ""
+    is_declared = bool(spec.flavor) or declared_table(Path(spec.code, spec.scoring_script)) != ""
     return {
         "miniBatchSize": settings.mini_batch_size,
         "split": "auto" if is_declared and settings.split == "rows" else settings.split,

@@ -50,12 +50,12 @@ def offer(folder: Path, deployment: OnlineDeployment, port: int) -> list[str]:
 def attach_configuration(deployment: OnlineDeployment, port: int) -> dict[str, Any]:
     """Return what `launch.json` calls a configuration: attach to the deployment's process."""
     code = deployment.code_configuration
-    assert code is not None   # it runs
+    folders = [] if code is None else [{"localRoot": code.code, "remoteRoot": code.code}]
     return {
         "name": f"inferay: {deployment.endpoint_name}/{deployment.name}",
         "type": "debugpy", "request": "attach",
         "connect": {"host": "127.0.0.1", "port": port},
-        "pathMappings": [{"localRoot": code.code, "remoteRoot": code.code}],
+        "pathMappings": folders,
         "justMyCode": True,
     }
 
