@@ -133,3 +133,16 @@ def test_a_name_that_the_package_lacks_is_no_attribute() -> None:
 
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         batch.nothing  # noqa: B018
+
+
+def test_mlflow_is_imported_only_where_a_model_of_it_is_loaded() -> None:
+    modules = (
+        "inferay.cli.main", "inferay.client", "inferay.control.app", "inferay.local.deployments",
+        "inferay.engine.batch.child", "inferay.engine.scoring.mlflow_batch",
+        "inferay.serve.server.hosting", "inferay.serve.edge.edge",
+    )
+    code = f"import sys, {', '.join(modules)}; print([m for m in sys.modules if m == 'mlflow'])"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "[]\n"

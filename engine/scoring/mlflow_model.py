@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,17 @@ REASON_CHARS_MAX = 500
 _DTYPES = {
     "string": "str", "integer": "int32", "long": "int64", "float": "float32", "double": "float64",
 }  # fmt: skip
+
+#: The types that MLflow's look at the data leaves as they are.
+_EXACT = {
+    "string": "object", "integer": "int32", "long": "int64", "float": "float32",
+    "double": "float64", "boolean": "bool",
+}  # fmt: skip
+
+#: Loaders of models whose `predict` takes a table and nothing else.
+_DIRECT = frozenset((
+    "mlflow.sklearn", "mlflow.xgboost", "mlflow.lightgbm", "mlflow.pytorch", "mlflow.onnx",
+))
 
 #: MLflow's own functions that find out that data does not fit.
 _ENFORCING = ("_enforce_", "_validate_prediction_input", "_reshape_and_cast", "validate_schema")
@@ -72,6 +83,7 @@ class MlflowModel:
         self.names = list(self.by_name)
         hinted = getattr(metadata, "_is_signature_from_type_hint", None)   # since MLflow 2.20
         self.is_list = hinted is not None and bool(hinted())
+        self._direct, self._exact = self._find_direct()
         read = getattr(metadata, "get_params_schema", None)   # since MLflow 2.6
         self.params = _specs(read() if read is not None else None, "params")
         self.outputs = _specs(metadata.get_output_schema(), "inputs")
@@ -91,6 +103,8 @@ class MlflowModel:
             InvalidInput: The data or the parameters do not fit the signature, which it tells.
             Exception: What the model raises.
         """
+        if params is None and self._direct is not None and self._is_exact(data):
+            return self._direct(data)
         try:
             if params is None:
                 return self._model.predict(data)
@@ -99,6 +113,32 @@ class MlflowModel:
             if not _is_of_signature(error):
                 raise
             raise self.mismatch(_reason(error)) from None
+
+    def _find_direct(self) -> tuple[Callable[[Any], Any] | None, list[str]]:
+        """Return the library's own `predict`, as MLflow calls it, and the dtypes of its columns.
+
+        None, unless the library is one of which we know that MLflow adds nothing but its look at
+        the data.
+        """
+        conf = self._model.metadata.flavors["python_function"]
+        kinds = [_EXACT.get(type_name(one), "") for one in self.inputs]
+        is_plain = bool(self.names) and not self.is_tensor and all(kinds)
+        if conf["loader_module"] not in _DIRECT or not is_plain:
+            return None, []
+        implementation = self._model._model_impl
+        return getattr(implementation, conf.get("predict_fn", "predict")), kinds
+
+    def _is_exact(self, data: Any) -> bool:
+        """Return whether it is a table with just the signature's columns, of just their types.
+
+        Then MLflow's own look at it would change nothing, and cost as much as a small prediction.
+        """
+        if not hasattr(data, "dtypes") or data.columns.tolist() != self.names:
+            return False
+        return all(
+            dtype == kind or (kind == "object" and dtype == "str")
+            for dtype, kind in zip(data.dtypes, self._exact, strict=True)
+        )
 
     def frame_input(self, frame: pandas.DataFrame) -> Any:
         """Return a table as `predict` takes it: an array, where the signature has one tensor.
@@ -126,7 +166,7 @@ class MlflowModel:
     def mismatch(self, reason: str) -> InvalidInput:
         """Return the error of data that does not fit the signature."""
         return InvalidInput(
-            f"the input does not fit the model's signature: {reason.rstrip('.')}. Expected "
+            f"the input does not fit the model's signature: {reason.rstrip('.')}; the model takes "
             f"{self.expected}", code="SignatureMismatch",
         )
 

@@ -124,7 +124,11 @@ def _split(form: str, value: Any, model: MlflowModel) -> Any:
     width = len(rows[0]) if rows else len(names or ())
     if index is not None and (not isinstance(index, list) or len(index) != len(rows)):
         raise model.mismatch(f"{form}: index: expected a list with {len(rows)} entries")
-    if names is None and width == len(model.names):
+    if names is None and model.names and not model.is_tensor:
+        if width != len(model.names):
+            raise model.mismatch(
+                f"{form}: rows of {width} values without columns; expected {len(model.names)}"
+            )
         names = model.names
     if names is not None and not isinstance(names, list):
         raise model.mismatch(f"{form}: columns: expected a list of names")
@@ -155,9 +159,10 @@ def _frame(names: list[Any], rows: list[list[Any]], index: Any, model: MlflowMod
         # By far the most common: all at once, and as one block of memory.
         return pandas.DataFrame(numpy.array(rows, dtype), columns=names, index=index)
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
+    given = dict(zip(names, columns, strict=True))
     return pandas.DataFrame({
-        name: _column(name, values, model.by_name[name], model)
-        for name, values in zip(names, columns, strict=True)
+        name: _column(name, given[name], spec, model)
+        for name, spec in model.by_name.items() if name in given
     }, index=index)
 
 

@@ -5,7 +5,7 @@ import os
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -138,9 +138,10 @@ class InlinePool:
 
     def __init__(
         self, settings_of: SettingsOf, events: Events,
-        run: Callable[[list[str], Path], Any],
+        run: Callable[[list[str], Path], Any], column_types: Mapping[str, str] | None = None,
     ) -> None:
         self._settings_of, self._events, self._run = settings_of, events, run
+        self._column_types = column_types
         self._scorers: dict[int, Scorer] = {}
         self._hand = Hand(Path(tempfile.mkdtemp(prefix="hand-")) / "hand", create=True)
 
@@ -157,7 +158,9 @@ class InlinePool:
         def run(paths: list[str]) -> Any:
             return self._run(paths, staging.folder)
 
-        self._scorers[slot] = Scorer(settings, run, staging, self._hand, store)
+        self._scorers[slot] = Scorer(
+            settings, run, staging, self._hand, store, column_types=self._column_types
+        )
         self._events.put(WorkerReady(slot))
 
     def lease(self, slot: int, lease: Lease) -> None:
