@@ -83,6 +83,11 @@ def test_the_root_modules_import_no_part(name: str) -> None:
     assert imported_parts(ROOT / "src/inferay" / f"{name}.py") <= allowed
 
 
+def test_the_plugin_of_mlflow_speaks_through_the_client_alone() -> None:
+    plugin = ROOT / "src/inferay/mlflow_plugin.py"
+    assert imported_parts(plugin) <= {"Client", "engine", "errors"}
+
+
 @pytest.mark.parametrize("part", WITHOUT_RAY)
 def test_only_named_modules_import_ray(part: str) -> None:
     for path in files_of(part):

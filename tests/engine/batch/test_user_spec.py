@@ -148,7 +148,7 @@ def test_an_output_in_the_copy_that_ray_deletes_is_refused(tmp_path: Path, folde
     ("job_name: a/b\n", "job_name"),
     ("model: azureml:m:1\n", "registered, which takes a control plane"),
     ("model: {path: ./nothing}\n", "nothing"),
-    ("output_path: abfss://bucket/x\n", "'abfss'"),
+    ("output_path: abfss://bucket/x\n", "abfss://bucket: expected abfss://CONTAINER@"),
     ("output_path: https://host/x?key=secret\n", "nothing can be written there"),
     ("input: ./other\n", "spec.yml:3"),   # a duplicate key
 ])
