@@ -57,6 +57,7 @@ def _s3(place: Place) -> AbstractFileSystem:
     from s3fs import S3FileSystem  # half a second, and only for those who use it
 
     filesystem = S3FileSystem(
+        anon=not place.access_key_id and not _has_chain(),   # what is public is read all the same
         endpoint_url=place.endpoint_url or None,
         key=place.access_key_id or None,
         secret=place.secret_access_key or None,
@@ -74,6 +75,17 @@ def _s3(place: Place) -> AbstractFileSystem:
     )
     filesystem.retries = 1
     return filesystem
+
+
+def _has_chain() -> bool:
+    """Return whether AWS's standard chain has credentials here; may ask the machine's service."""
+    from botocore.exceptions import BotoCoreError
+    from botocore.session import Session
+
+    try:
+        return Session().get_credentials() is not None
+    except BotoCoreError:   # there is something, and it is wrong: the first request says what
+        return True
 
 
 def _http(access: Access) -> AbstractFileSystem:

@@ -79,7 +79,7 @@ def test_an_upload_that_broke_off_is_completed(
     upload = Http.upload
 
     def broken(self: Http, path: str, *rest: object) -> None:
-        if path.endswith("large"):
+        if "large?" in path:
             raise InferayError("cut")
         upload(self, path, *rest)   # type: ignore[arg-type]
 
@@ -93,12 +93,12 @@ def test_an_upload_that_broke_off_is_completed(
 def test_bytes_that_are_not_those_announced_are_not_kept(client: Client, served: Served) -> None:
     digest = "0" * 64
     address = f"/v1/datastores/workspaceblobstore/uploads/{digest}"
-    headers = {"Content-Length": "3", "x-inferay-sha256": digest}
+    headers = {"Content-Length": "3"}
     with pytest.raises(InvalidInput, match="changed while it was uploaded"):
-        client.http.upload(f"{address}/d/x", [b"abc"], headers)
+        client.http.upload(f"{address}/d/x?sha256={digest}", [b"abc"], headers)
     assert client.http.get(address)["files"] == 0
     with pytest.raises(InvalidInput, match=r"no relative path without '\.\.'"):
-        client.http.upload(f"{address}/d/%2E%2E/%2E%2E/x", [b"abc"], headers)
+        client.http.upload(f"{address}/d/%2E%2E/%2E%2E/x?sha256={digest}", [b"abc"], headers)
     for store, wrong in (("nosuch", digest), ("workspaceblobstore", "x")):
         with pytest.raises((NotFound, InvalidInput)):
             client.http.get(f"/v1/datastores/{store}/uploads/{wrong}")

@@ -94,8 +94,8 @@ def put_content(
         sha256 = dict(zip(files, digests, strict=True))
 
         def send(file: _File, tell: Callable[[int], None]) -> None:
-            headers = {"Content-Length": str(file.size_bytes), "x-inferay-sha256": sha256[file]}
-            http.upload(f"{address}/{quote(file.name)}", _chunks(file, tell), headers)
+            to = f"{address}/{quote(file.name)}?sha256={sha256[file]}"
+            http.upload(to, _chunks(file, tell), {"Content-Length": str(file.size_bytes)})
 
         _on_each(files, send, "uploading", size_bytes, progress)
     return f"{there['uri']}/{source.name}"

@@ -81,15 +81,14 @@ class Place:
         return (found.size_bytes for found in list_folder(self._root))
 
 
-def check_digest(digest: str) -> str:
-    """Return a SHA-256 as it stands in addresses.
+def check_digest(digest: str) -> None:
+    """Check a SHA-256 as it stands in addresses.
 
     Raises:
         InvalidInput: It is none.
     """
     if not _DIGEST.fullmatch(digest):
         raise InvalidInput(f"'{digest[:100]}' is no SHA-256 in lower-case hex", target="hash")
-    return digest
 
 
 def check_type(path: str, data_type: str) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from pathlib import Path
 
 import pytest
 
@@ -110,3 +111,20 @@ def test_credentials_and_endpoint_come_from_the_environment_where_there_is_no_da
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", place.access_key_id)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", place.secret_access_key)
     assert S3Files(bucket.uri, Access()).stat("k").size_bytes == 7
+
+
+def test_a_public_bucket_is_read_without_any_credentials(
+    bucket: Bucket, radosgw: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    put(bucket, "in/k", b"content")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", radosgw.endpoint_url)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    with pytest.raises(ReadError, match="check what the credentials allow"):
+        list(S3Files(f"{bucket.uri}/in", Access()).list())
+    filesystem, name = open_filesystem(bucket.uri, bucket.access)
+    filesystem.call_s3("put_bucket_acl", Bucket=name, ACL="public-read")
+    filesystem.call_s3("put_object_acl", Bucket=name, Key="in/k", ACL="public-read")
+    files = S3Files(f"{bucket.uri}/in", Access())
+    assert [fetched(files, found) for found in files.list()] == [b"content"]

@@ -26,10 +26,10 @@ def get_upload(context: Ctx, who: Admin, name: str, digest: str) -> dict[str, An
 
 @router.put("/{digest}/{path:path}", status_code=204)
 async def put_file(
-    context: Ctx, who: Admin, request: Request, name: str, digest: str, path: str
+    context: Ctx, who: Admin, request: Request, name: str, digest: str, path: str, sha256: str
 ) -> None:
     """Store a file of the content; one that is there stays as it is."""
-    sha256 = check_digest(request.headers.get("x-inferay-sha256", ""))
+    check_digest(sha256)
     length = request.headers.get("content-length", "")
     if not length.isdigit():
         raise InvalidInput("expected a Content-Length", target="Content-Length")
