@@ -7,6 +7,7 @@ split and no mirror.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from ray import serve
@@ -49,9 +50,16 @@ def _options(spec: ApplicationSpec) -> dict[str, Any]:
     }
     if resources.memory_bytes is not None:
         actor["memory"] = resources.memory_bytes
+    runtime: dict[str, Any] = {}
     if resources.threads is not None:
-        threads = {name: str(resources.threads) for name in _THREADS}
-        actor["runtime_env"] = {"env_vars": threads}
+        runtime["env_vars"] = {name: str(resources.threads) for name in _THREADS}
+    environment = spec.spec.server.environment
+    if environment is not None:   # built on the replica's node, if it is not there
+        runtime["py_executable"] = (
+            f"{sys.executable} -m inferay.engine.scoring.environments {environment.to_word()}"
+        )
+    if runtime:
+        actor["runtime_env"] = runtime
     return {
         "name": SERVE_DEPLOYMENT, "ray_actor_options": actor, **spec.count,
         # The only replica would stop first, and a constructor be retried 20 times.

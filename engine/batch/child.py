@@ -1,5 +1,8 @@
 """The worker process: `python -m inferay.engine.batch.child FD`, with a socket to its parent.
 
+In an environment of its own it builds that first, and becomes its Python, which is given the
+settings in a file: `python -m inferay.engine.batch.child FD SETTINGS_FD`.
+
 It holds the user's code and nothing of Ray. Messages are lines of JSON: settings first, then
 leases; answers are `ready`, `start_failed` and receipts. It ends when its parent closes the socket,
 or, on Linux, with its parent.
@@ -16,6 +19,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from collections import deque
 from concurrent.futures import Future
@@ -31,6 +35,7 @@ from inferay.engine.batch.staging import Staging
 from inferay.engine.batch.store import LocalStore, Store, is_full, open_store
 from inferay.engine.batch.units import Range
 from inferay.engine.scoring.aliases import install_aliases
+from inferay.engine.scoring.environments import ensure
 from inferay.engine.scoring.script import Scoring, ScoringScript
 from inferay.engine.scoring.tracebacks import describe_exception, user_traceback
 from inferay.engine.storage import is_remote
@@ -48,15 +53,26 @@ _RECEIVE_BYTES = 1 << 16
 FETCHING_SWITCH_S = 0.0005
 
 
-def main(descriptor: int) -> None:
-    """Serve one parent over the socket until it closes."""
+def main(descriptor: int, told: int | None = None) -> None:
+    """Serve one parent over the socket until it closes.
+
+    Args:
+        descriptor: Of the socket.
+        told: Of a file with what the parent has said so far; None: nothing.
+    """
     _die_with_parent()
     _die_first()
     channel = socket.socket(fileno=descriptor)
-    channel.set_inheritable(False)
     out = channel.makefile("w", encoding="utf-8")
-    leases = _Leases(channel)
+    if told is None:
+        leases = _Leases(channel)
+    else:
+        with open(told, "rb") as file:
+            leases = _Leases(channel, file.read())
     first = leases.settings()
+    if told is None and not _enter_environment(channel, out, first, leases):
+        return
+    channel.set_inheritable(False)
     stack_file = open(first["stack"], "wb", buffering=0)  # noqa: SIM115 (open for life)
     faulthandler.enable(stack_file)
     faulthandler.register(STACK_SIGNAL, file=stack_file, all_threads=True)
@@ -92,11 +108,12 @@ class _Leases:
     Not read by a thread: while one waits in it, a connection that user code closes stays open.
     """
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, heard: bytes = b"") -> None:
         self._channel = channel
         self._partial = b""
         self._lines: deque[bytes] = deque()
         self._waiting: deque[Lease] = deque()
+        self._take(heard)
 
     def settings(self) -> dict[str, Any]:
         """Return the first message; blocks.
@@ -111,6 +128,11 @@ class _Leases:
             self._take(more)
         found: dict[str, Any] = json.loads(self._lines.popleft())
         return found
+
+    @property
+    def unread(self) -> bytes:
+        """What was heard and not returned yet."""
+        return b"".join(line + b"\n" for line in self._lines) + self._partial
 
     def next(self) -> Lease | None:
         """Return the next lease, or None when the parent has closed the connection; blocks."""
@@ -166,6 +188,32 @@ class _Sender:
                 self._is_broken = True
                 _send(self._out, {"k": "broken", "failure": _store_failure(error).__dict__})
                 self._channel.shutdown(socket.SHUT_RDWR)
+
+
+def _enter_environment(
+    channel: socket.socket, out: IO[str], first: dict[str, Any], leases: _Leases
+) -> bool:
+    """Become the Python of the environment, if it is not this one; say False if there is none."""
+    settings = WorkerSettings.from_dict(first["settings"])
+    if settings.environment is None:
+        return True
+    try:
+        python = ensure(settings.environment)
+    except InferayError as error:
+        failure = _start_failure(error, settings)
+        _send(out, {"k": "start_failed", "failure": failure.__dict__})
+        return False
+    if str(python) == sys.executable:
+        return True
+    with tempfile.TemporaryFile() as told:
+        told.write(json.dumps(first).encode() + b"\n" + leases.unread)
+        told.seek(0)   # writes what is buffered, too
+        for descriptor in (channel.fileno(), told.fileno()):
+            os.set_inheritable(descriptor, True)
+        os.execv(python, [
+            str(python), "-u", "-P", "-m", "inferay.engine.batch.child", str(channel.fileno()),
+            str(told.fileno()),
+        ])
 
 
 def _start(
@@ -246,4 +294,4 @@ def _die_first() -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*map(int, sys.argv[1:]))

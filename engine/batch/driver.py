@@ -384,6 +384,7 @@ class Driver:
             output_file_name=settings.output_file_name,
             commits_singly=spec.redrive is not None and spec.redrive.merge,
             timeout_s=settings.timeout_s, threads=spec.workers.threads, packages=spec.packages,
+            environment=spec.environment,
             table=settings.table, memory_limit_bytes=spec.workers.memory_bytes,
             keeps_standby=spec.workers.num_gpus == 0,
         )

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from inferay.engine.batch.formats.columns import Columns, from_json
 from inferay.engine.batch.units import Range
+from inferay.engine.scoring.environments.spec import EnvironmentSpec
 from inferay.engine.storage.access import Access
 
 
@@ -276,6 +277,7 @@ class WorkerSettings:
         timeout_s: For one call of `run()`.
         threads: What thread pools (OMP, MKL, …) are set to.
         packages: Packages that the environment declares, for a better error.
+        environment: What the process builds, if it is not there, and runs in; None: nothing.
         memory_limit_bytes: Of the process and what it starts; None: no limit.
         table: `pandas` or `pyarrow` where `run()` takes tables, "" where it takes paths.
         access: How remote storage is reached.
@@ -297,6 +299,7 @@ class WorkerSettings:
     timeout_s: float = 30.0
     threads: int = 1
     packages: tuple[str, ...] = ()
+    environment: EnvironmentSpec | None = None
     memory_limit_bytes: int | None = None
     keeps_standby: bool = True
     table: str = ""
@@ -309,4 +312,5 @@ class WorkerSettings:
         """Return the settings that `asdict` described."""
         return cls(**data | {
             "packages": tuple(data["packages"]), "access": Access.from_dict(data["access"]),
+            "environment": data["environment"] and EnvironmentSpec.from_dict(data["environment"]),
         })

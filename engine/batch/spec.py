@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from inferay.engine.batch.manifest import check_version
+from inferay.engine.scoring.environments.spec import EnvironmentSpec
 from inferay.errors import InvalidInput
 
 FORMAT = "inferay.job"
@@ -102,6 +103,7 @@ class JobSpec:
         settings: As they hold for this job.
         workers: How many, and what they ask for.
         packages: Packages that the environment declares.
+        environment: What it declares beside them, as workers build it; None: nothing.
         hashes: Of model, code, environment and settings, for provenance.
         redrive: Whose failed items are scored; None: the whole input is.
         assets: Which registered versions they are, by `code`, `model` and `environment`.
@@ -120,6 +122,7 @@ class JobSpec:
     settings: JobSettings = field(default_factory=JobSettings)
     workers: WorkerSpec = field(default_factory=WorkerSpec)
     packages: tuple[str, ...] = ()
+    environment: EnvironmentSpec | None = None
     hashes: dict[str, str] = field(default_factory=dict)
     assets: dict[str, str] = field(default_factory=dict)
     redrive: Redrive | None = None
@@ -143,6 +146,8 @@ class JobSpec:
                 "settings": JobSettings(**values.get("settings", {})),
                 "workers": WorkerSpec(**values.get("workers", {})),
                 "packages": tuple(values.get("packages", ())),
+                "environment": values.get("environment")
+                and EnvironmentSpec.from_dict(values["environment"]),
                 "redrive": Redrive(**values["redrive"]) if values.get("redrive") else None,
             })
         except TypeError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+from inferay.engine.scoring.environments.spec import EnvironmentSpec
 from inferay.serve.server.calls import Batching
 from inferay.serve.server.limits import Limits
 
@@ -22,6 +23,7 @@ class ServerSpec:
         flavor: What serves the model without a script: `mlflow`; "" for the script.
         environment_variables: Set before the script is imported.
         packages: Packages that the environment declares, for the error about a missing one.
+        environment: What the process is to run in; None: the cluster's own Python.
         prefix: The path above the server's routes, as clients see it.
         logging_level: Of Python's `logging`, for the script's and the server's lines.
     """
@@ -35,6 +37,7 @@ class ServerSpec:
     flavor: str = ""
     environment_variables: dict[str, str] = field(default_factory=dict)
     packages: tuple[str, ...] = ()
+    environment: EnvironmentSpec | None = None
     limits: Limits = field(default_factory=Limits)
     batching: Batching | None = None
     prefix: str = ""
@@ -47,9 +50,10 @@ class ServerSpec:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Return the spec that `to_dict` wrote."""
-        batching = values["batching"]
+        batching, environment = values["batching"], values.get("environment")
         return cls(**values | {
             "packages": tuple(values["packages"]),
+            "environment": environment and EnvironmentSpec.from_dict(environment),
             "limits": Limits(**values["limits"]),
             "batching": batching and Batching(**batching),
         })
