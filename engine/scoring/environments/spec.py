@@ -50,8 +50,11 @@ _SAME = frozenset(re.findall(r"\S+", """
     uvicorn werkzeug wrapt xarray xgboost xlrd yarl zarr zstandard
 """))
 
-#: What every environment has.
-_OWN = ("pip", "setuptools", "wheel")
+#: What every environment has, and what Azure's own server is made of, in whose place inferay is.
+_OWN = frozenset((
+    "pip", "setuptools", "wheel", "azureml-core", "azureml-dataset-runtime", "azureml-defaults",
+    "azureml-inference-server-http",
+))
 
 #: A conda match specification: `channel::name=1.2=build`, `name >=1,<2`.
 _CONDA = re.compile(r"(?:[\w./-]+::)?([A-Za-z0-9_][\w.-]*)\s*(.*)")
