@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from inferay.engine.resources import OnlineDeployment
 from inferay.engine.resources import online as declared
 from inferay.engine.resources.wording import shown
+from inferay.engine.scoring.environments.declared import IGNORE_IMAGE
+from inferay.engine.scoring.environments.spec import EnvironmentSpec
 from inferay.errors import InvalidInput, nearest
 from inferay.serve.replica_spec import Probe, ReplicaSpec, Scale
 from inferay.serve.server.calls import Batching
@@ -22,7 +24,7 @@ BATCH_WAIT = "inferay.batch_wait_ms"
 #: A deployment's property that lets a GPU instance type run on CPUs.
 ALLOW_CPU = "inferay.allow_cpu"
 
-_DEPLOYMENT_PROPERTIES = (BATCH_SIZE, BATCH_WAIT, ALLOW_CPU)
+_DEPLOYMENT_PROPERTIES = (BATCH_SIZE, BATCH_WAIT, ALLOW_CPU, IGNORE_IMAGE)
 
 #: An endpoint's property: whether a request that was sent to a replica that died is sent again.
 RETRY_SENT = "inferay.retry_sent_requests"
@@ -46,8 +48,8 @@ FIRST_VERSION = "1"
 
 def server_spec(
     deployment: OnlineDeployment, *, code_dir: str, model: str = "", name: str | None = None,
-    version: str = FIRST_VERSION, prefix: str = "", packages: tuple[str, ...] = (),
-    flavor: str = "",
+    version: str = FIRST_VERSION, prefix: str = "", flavor: str = "",
+    environment: EnvironmentSpec | None = None,
 ) -> ServerSpec:
     """Return what the inference server is told.
 
@@ -58,8 +60,8 @@ def server_spec(
         name: Of the service, in its Swagger documents; by default its deployment's.
         version: Of the service.
         prefix: The path above the server's routes, as clients see it.
-        packages: Packages that the environment declares.
         flavor: Of the model, where it is served without code.
+        environment: What the server is to run in.
 
     Raises:
         InvalidInput: A property is wrong, or there is no code.
@@ -83,7 +85,8 @@ def server_spec(
         name=name or deployment.name, version=version, code_dir=code_dir,
         scoring_script=code.scoring_script if code is not None else "", flavor=flavor, model=model,
         model_dir=os.path.dirname(model),   # a folder keeps its name below it, as on Azure
-        environment_variables=dict(deployment.environment_variables), packages=packages,
+        environment_variables=dict(deployment.environment_variables), environment=environment,
+        packages=environment.names if environment is not None else (),
         limits=limits_of(deployment), batching=batching, prefix=prefix,
     )
 

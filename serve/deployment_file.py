@@ -9,6 +9,7 @@ from typing import Any
 
 from inferay.engine.resources import Model, OnlineDeployment, is_local_path, load
 from inferay.engine.resources.instance_types import instance_type
+from inferay.engine.scoring.environments.declared import inline_spec
 from inferay.engine.scoring.flavors import check_model, flavor_of
 from inferay.errors import InvalidInput, nearest
 from inferay.serve.declared import ALLOW_CPU, FIRST_VERSION, probe_of, scale_of, server_spec
@@ -41,8 +42,12 @@ def read_deployment(args: Mapping[str, Any]) -> ApplicationSpec:
     flavor = flavor_of(kind, has_code=code is not None)
     if flavor:
         check_model(flavor, Path(model))
+    environment, _ = inline_spec(
+        deployment, mlflow_model=Path(model) if flavor == "mlflow" else None
+    )
     server = server_spec(
-        deployment, code_dir=code.code if code else "", model=model, flavor=flavor
+        deployment, code_dir=code.code if code else "", model=model, flavor=flavor,
+        environment=environment,
     )
     size = instance_type(deployment.instance_type) if deployment.instance_type else None
     needs_gpu = size is not None and deployment.properties.get(ALLOW_CPU) != "true"

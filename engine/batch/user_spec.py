@@ -22,9 +22,10 @@ from inferay.engine.batch.formats import check_format
 from inferay.engine.batch.memory import machine_bytes, worker_memory_bytes
 from inferay.engine.batch.spec import JobSettings, JobSpec, WorkerSpec, hash_of, hash_path
 from inferay.engine.batch.split.declared import resolve_split
-from inferay.engine.resources import BatchDeployment, Environment, Model, is_local_path, load
+from inferay.engine.resources import BatchDeployment, Model, is_local_path, load
 from inferay.engine.resources.fields import FilledText, Name
 from inferay.engine.resources.instance_types import gpu_share, instance_type
+from inferay.engine.scoring.environments.declared import inline_spec
 from inferay.engine.scoring.flavors import check_model, flavor_of
 from inferay.engine.storage import Access, is_bucket, is_remote, redacted, resolve
 from inferay.engine.storage.download import cached
@@ -91,20 +92,21 @@ def read_user_spec(path: Path, environ: Mapping[str, str] | None = None) -> Load
         logging_level=settings.logging_level.upper(),
         environment_variables=dict(job.environment_variables),
     ), settings.split, script.folder / script.name if script else None)
-    environment = job.environment if isinstance(job.environment, Environment) else None
+    environment, notices = inline_spec(job, mlflow_model=model if flavor == "mlflow" else None)
     spec = JobSpec(
         name=name, input=source, input_type=input_type, output=output,
         work=work, logs=str(logs), code=str(script.folder) if script else "",
         scoring_script=script.name if script else "",
         model=str(model) if model else "", flavor=flavor, settings=frozen, workers=_workers(job),
+        environment=environment, packages=environment.names if environment is not None else (),
         hashes={
             "code": hash_path(script.folder, without=(output,)) if script else "",
             "model": hash_path(model) if model else "",
-            "environment": hash_of(environment.to_dict()) if environment else "",
+            "environment": environment.digest if environment is not None else "",
             "settings": hash_of(frozen.__dict__),
         },
     )
-    return LoadedSpec(spec, loaded.warnings)
+    return LoadedSpec(spec, [*loaded.warnings, *notices])
 
 
 @dataclass(frozen=True)

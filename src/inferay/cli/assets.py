@@ -58,6 +58,13 @@ def add(groups: Groups) -> None:
         _named(delete, name)
         add_yes(delete)
         listing = group.command("list", _list, f"list {_HELP[name]}")
+        if name == "environment":
+            build = group.command(
+                "build", _build, "build an environment on the control plane's machine ahead of its use"
+            )
+            build.add_argument("-n", "--name", required=True)
+            build.add_argument("-v", "--version", help="by default the latest")
+            add_no_wait(build)
         if name in VERSIONED:
             create.add_argument("-v", "--version")
             if name == "data":
@@ -111,6 +118,12 @@ def _show(options: argparse.Namespace) -> Any:
     if options.group in VERSIONED:
         return _service(options).get(options.name, options.version, options.label).to_dict()
     return _service(options).get(options.name).to_dict()
+
+
+def _build(options: argparse.Namespace) -> None:
+    connect(options).environments.build(
+        options.name, options.version, wait=not options.no_wait
+    )
 
 
 def _list(options: argparse.Namespace) -> Any:

@@ -9,7 +9,7 @@ from inferay.client.data import DataAssets
 from inferay.client.http import Address, Http
 from inferay.client.jobs import Jobs
 from inferay.client.online import OnlineDeployments, OnlineEndpoints
-from inferay.client.resources import Assets, Named
+from inferay.client.resources import Assets, Environments, Named
 from inferay.engine.resources import Compute, Datastore, Environment, Model
 from inferay.errors import InvalidInput
 
@@ -41,7 +41,7 @@ class Client:
         self.online_deployments = OnlineDeployments(self.http)
         self.models = Assets(self.http, "models", Model)
         self.data = DataAssets(self.http)
-        self.environments = Assets(self.http, "environments", Environment)
+        self.environments = Environments(self.http, "environments", Environment)
         self.datastores = Named(self.http, "datastores", Datastore)
         self.computes = Named(self.http, "computes", Compute)
 

@@ -13,6 +13,7 @@ from inferay.client.http import Http, segment
 from inferay.engine.resources import (
     Asset,
     Entity,
+    Environment,
     from_rest,
     is_local_path,
     resolve_local_paths,
@@ -143,6 +144,25 @@ class Assets(Generic[A]):
 
     def _entity(self, name: str, view: dict[str, Any]) -> A:
         return from_rest(self._cls, name, wire(view), version=view["name"])
+
+
+class Environments(Assets[Environment]):
+    """Environments, which are built where they are used, or ahead of that."""
+
+    def build(self, name: str, version: str | None = None, *, wait: bool = True) -> None:
+        """Build an environment on the control plane's machine; the latest where no version is given.
+
+        Blocks until it is built, unless told not to `wait`; idempotent.
+
+        Raises:
+            NotFound: There is none.
+            InvalidInput: It cannot be had there.
+            UserCodeError: It cannot be built; the details are the resolver's last lines.
+        """
+        address = f"/v1/environments/{segment(name)}/versions/{segment(version or 'latest')}/build"
+        _, operation = self._http.post_waited(address, {})
+        if operation is not None and wait:
+            wait_for(self._http, operation)
 
 
 def upload(http: Http, path: str) -> str:

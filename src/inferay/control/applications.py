@@ -13,13 +13,11 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from inferay.control.context import Context, Machine
+from inferay.control.environments import surroundings
 from inferay.control.notices import (
     EMBEDDED_SHARE,
     RAY_DECIMALS,
-    environment_notices,
-    environment_of,
     fit,
-    packages_of,
 )
 from inferay.control.scored import scored_by
 from inferay.engine.resources import InstanceType, OnlineDeployment, instance_type
@@ -51,13 +49,13 @@ def resolve(
     """
     endpoint = str(entity.endpoint_name)
     scored = scored_by(session, entity)
-    notices = environment_notices(session, entity)
+    environment = surroundings(session, entity, scored)
     server = server_spec(
         entity, code_dir=scored.code_path, model=scored.model_path, flavor=scored.flavor,
         name=endpoint, version=entity.name, prefix=f"/endpoints/{endpoint}",
-        packages=packages_of(environment_of(session, entity)),
+        environment=environment.spec,
     )
-    resources, more = _resources(context, entity)
+    resources, notices = _resources(context, entity)
     spec = ReplicaSpec(
         server, endpoint=endpoint, deployment=entity.name, revision="",
         pairs_dir=str(context.workspace.pairs_folder(endpoint)),
@@ -65,7 +63,9 @@ def resolve(
         liveness=probe_of(entity.liveness_probe), readiness=probe_of(entity.readiness_probe),
     )
     scale = scale_of(entity)
-    return ApplicationSpec(spec, _first_count(entity, scale), scale, resources), notices + more
+    return ApplicationSpec(spec, _first_count(entity, scale), scale, resources), [
+        *environment.notices, *notices,
+    ]
 
 
 def write_application(application: ApplicationSpec) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from inferay.config import ARTIFACT_DATASTORE, BLOB_DATASTORE, Workspace
 from inferay.control import storage
 from inferay.control.context import Context
+from inferay.control.environments import build_environment, surroundings
 from inferay.control.notices import deployment_notices
 from inferay.control.online import check_kind
 from inferay.control.operations import Steps, begin
@@ -79,8 +80,8 @@ def put_deployment(
     get_endpoint(session, endpoint)
     entity = from_rest(BatchDeployment, name, body, endpoint_name=endpoint)
     check_format(entity.settings.output_file_name)
-    scored_by(session, entity)
-    notices = deployment_notices(context, session, entity)
+    environment = surroundings(session, entity, scored_by(session, entity))
+    notices = deployment_notices(context, session, entity) + environment.notices
     row = session.get(Deployment, (endpoint, name))
     is_new = row is None
     row = row or Deployment(endpoint=endpoint, name=name)
@@ -90,7 +91,10 @@ def put_deployment(
     row.modified_at = now()
     session.add(row)
     target = f"batchEndpoints/{endpoint}/deployments/{name}"
-    payload = {"endpoint": endpoint, "name": name}
+    payload = {
+        "endpoint": endpoint, "name": name,
+        "environment": environment.spec and environment.spec.to_dict(),
+    }
     return row, begin(session, "deployment.put", target, payload), is_new
 
 
@@ -221,7 +225,9 @@ def delete_deployment(session: Session, endpoint: str, name: str) -> Operation:
 def add_steps(steps: Steps) -> None:
     """Say how endpoints and deployments are put and deleted."""
     steps.add("endpoint.put", [_activate_endpoint], _on_endpoint_failure)
-    steps.add("deployment.put", [_activate_deployment], _on_deployment_failure)
+    steps.add(
+        "deployment.put", [build_environment, _activate_deployment], _on_deployment_failure
+    )
     steps.add("endpoint.delete", [_cancel_jobs, _drop_endpoint], _on_endpoint_failure)
     steps.add("deployment.delete", [_drop_deployment], _on_deployment_failure)
 

@@ -15,7 +15,8 @@ from inferay.control import assets, storage
 from inferay.control.asked import Asked
 from inferay.control.context import Context
 from inferay.control.endpoints import get_deployment, get_endpoint
-from inferay.control.notices import check_ready, environment_of, packages_of, workers_of
+from inferay.control.environments import surroundings
+from inferay.control.notices import check_ready, workers_of
 from inferay.control.operations import begin
 from inferay.control.scored import scored_by
 from inferay.control.tables import Deployment, Endpoint, Job
@@ -294,7 +295,7 @@ def _spec(
 ) -> tuple[JobSpec, list[str]]:
     scored = scored_by(session, entity)
     script = entity.code_configuration.scoring_script if entity.code_configuration else ""
-    environment = environment_of(session, entity)
+    environment = surroundings(session, entity, scored)
     workers, notices = workers_of(context, session, entity)
     settings = resolve_split(JobSettings(
         mini_batch_size=entity.settings.mini_batch_size,
@@ -311,17 +312,18 @@ def _spec(
         name=name, input=source[0], input_type=source[1], output=output,
         work=str(folder.work.root), logs=str(folder.logs), code=scored.code_path,
         scoring_script=script, model=scored.model_path, flavor=scored.flavor,
-        settings=settings, workers=workers, packages=packages_of(environment),
+        settings=settings, workers=workers, packages=environment.packages,
+        environment=environment.spec,
         hashes={
             "code": (scored.code.content_hash or "") if scored.code else "",
             "model": (scored.model.content_hash or "") if scored.model else "",
-            "environment": hash_of(environment.properties) if environment else "",
+            "environment": environment.hash,
             "settings": hash_of(settings.__dict__),
         },
         assets={
             what: f"azureml:{row.name}:{row.version}"
             for what, row in (
-                ("code", scored.code), ("model", scored.model), ("environment", environment),
+                ("code", scored.code), ("model", scored.model), ("environment", environment.row),
             ) if row is not None
         },
     )

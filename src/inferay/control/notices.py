@@ -7,25 +7,17 @@ side. What was clamped, ignored or is missing is said in a notice, a line each.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from importlib import metadata
-from typing import Any
 
-import yaml
 from sqlalchemy.orm import Session
 
-from inferay.control import assets
 from inferay.control.context import Context, Machine
-from inferay.control.tables import Asset, Compute
+from inferay.control.tables import Compute
 from inferay.engine.batch.memory import MB, WORKER_MEMORY, worker_memory_bytes
 from inferay.engine.batch.spec import WorkerSpec
 from inferay.engine.resources import (
     BatchDeployment,
-    CommonDeployment,
-    Environment,
     InstanceType,
-    from_rest,
     gpu_share,
     instance_type,
     parse_reference,
@@ -38,9 +30,6 @@ EMBEDDED_SHARE = 1 / 64
 
 #: Ray counts resources in ten-thousandths.
 RAY_DECIMALS = 4
-
-#: Registries whose environments are images that Microsoft curates.
-CURATED = re.compile(r"^AzureML-|^acft-", re.IGNORECASE)
 
 
 def size_of(session: Session, entity: BatchDeployment) -> InstanceType | None:
@@ -149,80 +138,7 @@ def deployment_notices(context: Context, session: Session, entity: BatchDeployme
             f"compute '{compute}' is not defined; this machine is used (`inferay compute create` "
             "defines it)"
         )
-    notices += workers_of(context, session, entity)[1]
-    return notices + environment_notices(session, entity)
-
-
-def environment_notices(session: Session, entity: CommonDeployment) -> list[str]:
-    """Return what a deployment's environment declares and is not here.
-
-    Raises:
-        NotFound: It does not exist.
-    """
-    notices = []
-    environment = environment_of(session, entity)
-    if environment is None and entity.environment is not None:
-        notices.append(
-            f"environment '{entity.environment}' is curated by Azure and is not built here; the "
-            "packages that are installed with inferay are used"
-        )
-    missing = [name for name in packages_of(environment) if not _is_installed(name)]
-    if missing:
-        notices.append(
-            "the environment declares packages that are not installed here, and environments are "
-            f"not built yet: {', '.join(missing)}"
-        )
-    return notices
-
-
-def environment_of(session: Session, entity: CommonDeployment) -> Asset | None:
-    """Return the registered environment that a deployment names; None for a curated one or none.
-
-    Raises:
-        NotFound: It does not exist.
-    """
-    if not isinstance(entity.environment, str):
-        return None
-    reference = parse_reference(entity.environment)
-    if reference.registry is not None or CURATED.match(reference.name):
-        return None
-    return assets.find(session, "environments", entity.environment)
-
-
-def packages_of(environment: Asset | None) -> tuple[str, ...]:
-    """Return the names of the Python packages that an environment's conda file declares.
-
-    Raises:
-        InvalidInput: It declares them wrongly.
-    """
-    if environment is None:
-        return ()
-    dependencies = _dependencies(environment)
-    specs = [d for d in dependencies if isinstance(d, str)]
-    for inner in (d for d in dependencies if isinstance(d, dict)):
-        specs += [str(spec) for spec in inner.get("pip") or []]
-    names = [re.split(r"[\s=<>!~\[;@]", spec.split("::")[-1].strip(), maxsplit=1)[0]
-             for spec in specs]
-    plain = [
-        name.lower().replace("_", "-") for name in names
-        if name and name[0] not in "-#." and "/" not in name   # options, paths, URLs
-    ]
-    return tuple(n for n in plain if n not in ("python", "pip", "setuptools", "wheel"))
-
-
-def _dependencies(environment: Asset) -> list[Any]:
-    entity = from_rest(Environment, environment.name, {"properties": environment.properties})
-    conda = entity.conda_file
-    if isinstance(conda, str):
-        conda = yaml.safe_load(conda)
-    found = (conda or {}).get("dependencies") or []
-    if not isinstance(found, list):
-        raise InvalidInput(
-            f"environment {environment.name} version {environment.version}: dependencies of its "
-            "conda file: expected a list",
-            target="environment",
-        )
-    return found
+    return notices + workers_of(context, session, entity)[1]
 
 
 def _compute_name(entity: BatchDeployment) -> str | None:
@@ -232,14 +148,6 @@ def _compute_name(entity: BatchDeployment) -> str | None:
 def _compute(session: Session, entity: BatchDeployment) -> Compute | None:
     name = _compute_name(entity)
     return session.get(Compute, name) if name else None
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        metadata.distribution(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def check_ready(state: str, what: str) -> None:

@@ -27,6 +27,7 @@ from inferay.control.issuers import refresh
 from inferay.control.online import live_revision
 from inferay.control.operations import NotYet, Steps
 from inferay.control.tables import Deployment, Endpoint, Operation, Revision, now
+from inferay.engine.scoring.environments import ensure
 from inferay.errors import Conflict, InferayError, Unavailable, UserCodeError
 from inferay.serve.edge.client import EdgeState
 from inferay.serve.mirror.pairs import remove_pairs
@@ -56,7 +57,8 @@ def add_steps(steps: Steps) -> None:
     )
     steps.add(
         "online_deployment.put",
-        [_declare, _wait_until_up, _switch, _publish, _retire, _activate_deployment],
+        [_build_environment, _declare, _wait_until_up, _switch, _publish, _retire,
+         _activate_deployment],
         _on_put_failure,
     )
     steps.add("online_deployment.delete", [_publish, _drop_deployment], _on_delete_failure)
@@ -108,6 +110,13 @@ def _drop_endpoint(context: Context, operation: Operation) -> None:
         session.execute(delete(Endpoint).where(Endpoint.name == name))
     for folder in (context.workspace.logs / "online" / name, context.workspace.pairs_folder(name)):
         shutil.rmtree(folder, ignore_errors=True)   # replicas that drain may still write there
+
+
+def _build_environment(context: Context, operation: Operation) -> None:
+    """Have the environment before anything of the revision starts; the old one serves meanwhile."""
+    environment = _sized(context, operation).spec.server.environment
+    if environment is not None:
+        ensure(environment)
 
 
 def _declare(context: Context, operation: Operation) -> None:

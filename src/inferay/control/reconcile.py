@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from inferay.config import Workspace
-from inferay.control import assets, endpoints, jobs, online_steps
+from inferay.control import assets, endpoints, environments, jobs, online_steps
 from inferay.control.context import Context
 from inferay.control.fleet import Fleet
 from inferay.control.issuers import Issuers
@@ -29,7 +29,7 @@ LOOK_S = 2.0
 def all_steps() -> Steps:
     """Return the steps of every kind of operation."""
     steps = Steps()
-    for module in (assets, endpoints, jobs, online_steps):
+    for module in (assets, endpoints, environments, jobs, online_steps):
         module.add_steps(steps)
     return steps
 

@@ -17,6 +17,7 @@ from inferay.engine.resources import (
     resolve_local_paths,
 )
 from inferay.engine.resources.fields import LOG_LINES_MAX
+from inferay.engine.scoring.environments.declared import inline_spec
 from inferay.engine.scoring.flavors import check_model, flavor_of
 from inferay.errors import Conflict, InferayError, InvalidInput, NotFound, Unavailable
 from inferay.local import edge
@@ -192,16 +193,20 @@ class LocalDeployments:
         flavor = flavor_of(kind, has_code=code is not None)
         if flavor and model is not None:
             check_model(flavor, model)
+        environment, _ = inline_spec(
+            deployment, mlflow_model=model if flavor == "mlflow" else None
+        )
         # First without the model: what is wrong shall be known before gigabytes are copied.
         spec = server_spec(
             deployment, code_dir=code.code if code else "", name=endpoint, version=deployment.name,
-            prefix=f"/endpoints/{endpoint}", flavor=flavor,
+            prefix=f"/endpoints/{endpoint}", flavor=flavor, environment=environment,
         )
         copy = copy_model(workspace.home / "models", model) if model is not None else None
         if copy is not None:
             spec = server_spec(
                 deployment, code_dir=spec.code_dir, model=str(copy), name=endpoint,
                 version=deployment.name, prefix=spec.prefix, flavor=flavor,
+                environment=environment,
             )
         return ReplicaSpec(
             spec, endpoint=endpoint, deployment=deployment.name, revision=_new_revision(),

@@ -16,6 +16,7 @@ import psutil
 
 from inferay.config import Workspace
 from inferay.edge_process import edge_url
+from inferay.engine.scoring.environments import ensure
 from inferay.errors import InferayError, InvalidInput, Unavailable, UserCodeError
 from inferay.local.state import Server
 from inferay.processes import (
@@ -47,7 +48,7 @@ _LOOK_S = 0.02
 def start(
     workspace: Workspace, spec: ReplicaSpec, *, model: str, is_debugged: bool
 ) -> Server:
-    """Start the process of a revision; returns at once.
+    """Start the process of a revision; returns at once, but for an environment that is not built.
 
     Args:
         workspace: Of local mode; its edge runs.
@@ -58,6 +59,8 @@ def start(
     if is_debugged:
         limits = replace(spec.server.limits, request_timeout_s=DEBUGGED_S)
         spec = replace(spec, server=replace(spec.server, limits=limits))
+    environment = spec.server.environment
+    python = ensure(environment) if environment is not None else sys.executable
     id, debug_port = secrets.token_hex(8), free_ports(1)[0] if is_debugged else None
     key = workspace.registration_key.read_bytes().strip()
     logs = workspace.online_logs(spec.endpoint, spec.deployment) / spec.revision
@@ -75,7 +78,7 @@ def start(
     # Frozen modules hide the frames that a debugger needs.
     flags = ["-X", "frozen_modules=off"] if is_debugged else []
     process = spawn(
-        [sys.executable, "-P", *flags, "-m", "inferay.serve.server", str(folder / f"{id}.json")],
+        [str(python), "-P", *flags, "-m", "inferay.serve.server", str(folder / f"{id}.json")],
         logs / f"{id}.log", clean_environment(),
     )
     return Server(

@@ -18,7 +18,17 @@ from sqlalchemy import func, select
 from inferay.config import BLOB_DATASTORE
 from inferay.control import assets as service
 from inferay.control.context import Context
-from inferay.control.routes.common import PAGE, Admin, Caller, Ctx, Json, Reader, settle
+from inferay.control.environments import begin_build
+from inferay.control.routes.common import (
+    PAGE,
+    Admin,
+    Caller,
+    Ctx,
+    Json,
+    Reader,
+    operation_answer,
+    settle,
+)
 from inferay.control.tables import Asset, Operation
 from inferay.control.views import asset_view
 from inferay.engine.storage import datastore_uri
@@ -149,6 +159,14 @@ def put_version(
 def post_version(context: Ctx, who: Admin, kind: Kind, name: str, body: Json) -> Response:
     """Register the next version of a name."""
     return _put(context, who, kind, name, None, body)
+
+
+@router.post("/environments/{name}/versions/{version}/build")
+def build_environment(context: Ctx, who: Admin, name: str, version: str) -> Response:
+    """Build an environment ahead of its use, on this machine; `latest` is the newest one."""
+    with context.database.write() as session:
+        operation = begin_build(session, name, None if version == "latest" else version)
+    return operation_answer(context, settle(context, operation), {}, is_new=False)
 
 
 @router.delete("/{kind}/{name}/versions/{version}", status_code=204)

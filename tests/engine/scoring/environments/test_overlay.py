@@ -47,8 +47,9 @@ def test_what_the_cluster_has_already_is_not_built(tmp_path: Path) -> None:
 
 
 def test_another_version_is_built_once_beside_all_that_the_cluster_has(place: Path) -> None:
-    import inferay
     import ray
+
+    import inferay
 
     with ThreadPoolExecutor(3) as threads:
         found = list(threads.map(lambda _: ensure(spec(SIX, "pandas"), place), range(3)))

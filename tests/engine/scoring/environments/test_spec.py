@@ -79,7 +79,7 @@ def test_a_file_that_asks_for_nothing_is_empty(conda: Any) -> None:
     ("dependencies: [{pip: ['--index-url https://me:secret@host/simple']}]", "a password in it"),
 ])
 def test_what_cannot_be_had_is_refused_by_name(conda: str, said: str) -> None:
-    with pytest.raises(InvalidInput, match="^environment e: ") as caught:
+    with pytest.raises(InvalidInput, match=r"^environment e: ") as caught:
         from_conda(conda, "environment e")
     assert said in caught.value.message
     assert "secret" not in caught.value.message
