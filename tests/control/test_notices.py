@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 
 from inferay.control.context import Machine
-from inferay.control.notices import deployment_notices, packages_of, workers_of
-from inferay.control.tables import Asset
+from inferay.control.notices import deployment_notices, workers_of
 from inferay.engine.batch.spec import WorkerSpec
 from inferay.engine.resources import BatchDeployment
-from inferay.errors import InvalidInput, NotFound
+from inferay.errors import InvalidInput
 from tests.control.conftest import Plane
 
 GB = 1 << 30
@@ -145,84 +144,11 @@ def test_an_unknown_size_is_refused_with_the_nearest(plane: Plane) -> None:
         workers(plane, deployment(resources=resources("Standard_DS3v2")))
 
 
-def environment(conda: Any) -> Asset:
-    return Asset(
-        kind="environments", name="e", version="1",
-        properties={"image": "i", "condaFile": conda},
-    )
-
-
-@pytest.mark.parametrize(("conda", "expected"), [
-    ("", ()),
-    ("name: e\n", ()),
-    ("dependencies:\n", ()),
-    ("dependencies: [python=3.11, pip, setuptools, wheel]\n", ()),
-    ("dependencies: [numpy, pandas=2.2, scipy==1.1, 'Scikit_Learn>=1.6,<2']\n",
-     ("numpy", "pandas", "scipy", "scikit-learn")),
-    ("dependencies: ['scikit-learn>=1.6,<2', 'conda-forge::xgboost=2']\n",
-     ("scikit-learn", "xgboost")),
-    ("""\
-dependencies:
-- pip
-- pip:
-  - torch==2.5.1+cpu
-  - transformers[torch]>=4
-  - PyYAML ; python_version > "3"
-  - azureml-mlflow~=1.5
-  - name @ https://host/name.whl
-  - --index-url https://host/simple
-  - -r requirements.txt
-  - ./local
-  - /abs/local
-  - local/inner
-  - git+https://github.com/x/y.git
-  - https://host/z-1.0.whl
-  - "# a comment"
-""", ("torch", "transformers", "pyyaml", "azureml-mlflow", "name")),
-    ("dependencies: [{pip: }, {npm: [x]}, 7]\n", ()),
-])
-def test_the_packages_of_a_conda_file_are_found_in_each_spelling(
-    conda: str, expected: tuple[str, ...]
-) -> None:
-    assert packages_of(environment(conda)) == expected
-
-
-def test_there_are_no_packages_without_an_environment_or_conda_file() -> None:
-    assert packages_of(None) == ()
-    assert packages_of(environment(None)) == ()
-
-
-@pytest.mark.parametrize("conda", ["just text", "a: [", "- 1\n", "dependencies: text\n", "7"])
-def test_a_conda_file_that_is_none_is_said_and_no_internal_error(conda: str) -> None:
-    with pytest.raises(InvalidInput, match=r"condaFile|environment e version 1: dependencies"):
-        packages_of(environment(conda))
-
-
 def notices(plane: Plane, **more: Any) -> list[str]:
     with plane.database.read() as session:
         return deployment_notices(plane.context, session, deployment(**more))
 
 
-@pytest.mark.parametrize("reference", [
-    "azureml:AzureML-sklearn-1.5@latest",
-    "azureml:acft-hf-nlp-gpu:7",
-    "azureml://registries/azureml/environments/sklearn-1.5/labels/latest",
-])
-def test_a_curated_environment_is_said_and_never_looked_for(plane: Plane, reference: str) -> None:
-    (said,) = notices(plane, environment=reference)
-    assert "curated by Azure" in said
-
-
-def test_an_unknown_environment_of_ones_own_is_not_found(plane: Plane) -> None:
-    with pytest.raises(NotFound, match="mine"):
-        notices(plane, environment="azureml:mine:1")
-
-
-def test_missing_packages_and_an_undefined_compute_are_said(plane: Plane) -> None:
-    conda = "dependencies: [{pip: [numpy, nowhere-to-be-found]}]"
-    plane.put(
-        "/v1/environments/mine/versions/1", {"properties": {"image": "i", "condaFile": conda}}
-    ).raise_for_status()
-    said = notices(plane, environment="azureml:mine:1", compute="azureml:far")
-    assert "compute 'far' is not defined" in said[0]
-    assert said[1].endswith("not built yet: nowhere-to-be-found")
+def test_an_undefined_compute_is_said(plane: Plane) -> None:
+    [said] = notices(plane, compute="azureml:far")
+    assert "compute 'far' is not defined" in said

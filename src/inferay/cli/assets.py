@@ -60,7 +60,7 @@ def add(groups: Groups) -> None:
         listing = group.command("list", _list, f"list {_HELP[name]}")
         if name == "environment":
             build = group.command(
-                "build", _build, "build an environment on the control plane's machine ahead of its use"
+                "build", _build, "build an environment ahead of its use, where the control plane is"
             )
             build.add_argument("-n", "--name", required=True)
             build.add_argument("-v", "--version", help="by default the latest")

@@ -150,7 +150,7 @@ class Environments(Assets[Environment]):
     """Environments, which are built where they are used, or ahead of that."""
 
     def build(self, name: str, version: str | None = None, *, wait: bool = True) -> None:
-        """Build an environment on the control plane's machine; the latest where no version is given.
+        """Build an environment on the control plane's machine, by default the latest version.
 
         Blocks until it is built, unless told not to `wait`; idempotent.
 
