@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from inferay.engine.resources import CommonDeployment, Environment
+from inferay.engine.scoring.environments.overlay import check_python
 from inferay.engine.scoring.environments.spec import (
     EnvironmentSpec,
     from_conda,
@@ -33,6 +34,7 @@ def declared_spec(
     found = None
     if environment.conda_file is not None:
         found = from_conda(environment.conda_file, where)
+        check_python(found.python)
     if environment.image is None and environment.build is None:
         return found, []
     what = "Dockerfile" if environment.image is None else f"image {environment.image}"

@@ -56,7 +56,7 @@ def ensure(spec: EnvironmentSpec, place: Path | None = None) -> Path:
         InvalidInput: It wants another Python than the cluster's.
         UserCodeError: It cannot be resolved or installed; the details are uv's last lines.
     """
-    _check_python(spec.python)
+    check_python(spec.python)
     if not spec.requirements or all(_is_satisfied(Requirement(one)) for one in spec.requirements):
         return Path(sys.executable)
     place = place or default_place()
@@ -78,7 +78,12 @@ def default_place() -> Path:
     return Path(cache_dir) / "inferay" / "environments"
 
 
-def _check_python(wanted: str) -> None:
+def check_python(wanted: str) -> None:
+    """Check that an environment's Python is the cluster's.
+
+    Raises:
+        InvalidInput: It is another one.
+    """
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
     is_other = wanted not in ("", here) if wanted[:1].isdigit() else (
         wanted and not Requirement(f"python{wanted}").specifier.contains(
