@@ -327,8 +327,8 @@ class Dispatcher:
     def _fail(
         self, slot: int, failed: Range, items: int, failure: Failure, attempt: int
     ) -> list[Record]:
-        is_retried = not failed.is_part and attempt <= self._max_retries
-        is_final = items == 1 and not is_retried
+        is_retried = not failed.is_part and attempt <= self._max_retries and not failure.is_whole
+        is_final = failure.is_whole or (items == 1 and not is_retried)
         is_same = self._sameness.on_failure(
             slot, failed.first, failure, is_final=is_final, ready=self.slots.count("ready")
         )

@@ -24,12 +24,14 @@ class Failure:
         exception: One line: `module.Class: message`, or what ended the process.
         traceback: The user's own frames, or the hung stack; may be empty.
         is_own: Whether the code is to blame (an attempt), not the machine (no attempt).
+        is_whole: Whether every item must fail so, however often it is tried, and in whatever parts.
     """
 
     kind: str
     exception: str
     traceback: str = ""
     is_own: bool = True
+    is_whole: bool = False
 
     @property
     def signature(self) -> tuple[str, str]:

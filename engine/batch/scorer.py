@@ -36,6 +36,7 @@ from inferay.engine.batch.segment import Segment
 from inferay.engine.batch.staging import SharedFileError, Staging
 from inferay.engine.batch.store import Store, is_full
 from inferay.engine.batch.units import Range, Unit, items_of, pieces_of
+from inferay.engine.scoring.flavors import COLUMNS_MISSING
 from inferay.engine.scoring.tracebacks import describe_exception, user_traceback
 from inferay.engine.storage.read_errors import ReadError
 from inferay.errors import InferayError, InvalidInput, JobError, UserCodeError
@@ -179,7 +180,11 @@ class Scorer:
             if is_scored and _is_of_storage(error):
                 raise
             self._staging.discard()
-            return Failed(where, items, self._explain(error))
+            failure = self._explain(error)
+            if failure.kind == COLUMNS_MISSING:
+                of_files = {piece.unit.path for piece in pieces_of(units, items_of_part)}
+                failure = replace(failure, is_whole=len(of_files) == 1)
+            return Failed(where, items, failure)
         finally:
             self._hand.release()
             took_s = time.monotonic() - began_s

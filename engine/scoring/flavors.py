@@ -9,6 +9,9 @@ from inferay.errors import InvalidInput
 #: The flavour of each type of model that brings what it takes to score it.
 FLAVORS = {"mlflow_model": "mlflow"}
 
+#: Of the error about a table without a column that the model needs: no row of its file has it.
+COLUMNS_MISSING = "ColumnsMissing"
+
 #: The file that says of an MLflow model how it is loaded.
 MLMODEL = "MLmodel"
 

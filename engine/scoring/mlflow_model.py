@@ -13,12 +13,16 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inferay.engine.scoring.flavors import COLUMNS_MISSING
 from inferay.engine.scoring.tracebacks import describe_exception, user_traceback
-from inferay.errors import InvalidInput, UserCodeError
+from inferay.errors import InvalidInput, UserCodeError, nearest
 
 if TYPE_CHECKING:
     import numpy
     import pandas
+
+#: Missing columns that an error names; of more the number is said.
+NAMED_MAX = 10
 
 #: Inputs that an error names; of more the number is said.
 SHOWN_MAX = 50
@@ -144,11 +148,29 @@ class MlflowModel:
         """Return a table as `predict` takes it: an array, where the signature has one tensor.
 
         Raises:
-            InvalidInput: The table has not the tensor's shape or type.
+            InvalidInput: A column is missing, or the table has not the tensor's shape or type.
         """
+        self._check_columns(frame)
         if not self.is_tensor or len(self.inputs) != 1 or self.inputs[0].name in frame.columns:
             return frame
         return self.as_tensor(frame.to_numpy(), self.inputs[0])
+
+    def _check_columns(self, frame: pandas.DataFrame) -> None:
+        if self.is_tensor:
+            return
+        given = [str(name) for name in frame.columns]
+        known = set(given)
+        missing = [
+            name for name, one in self.by_name.items()
+            if name not in known and getattr(one, "required", True)
+        ]
+        if missing:
+            shown = ", ".join(f"'{name}'" for name in missing[:NAMED_MAX])
+            more = f" and {len(missing) - NAMED_MAX} more" if len(missing) > NAMED_MAX else ""
+            others = [name for name in given if name not in self.by_name]
+            raise self.mismatch(
+                f"missing column {shown}{more}{nearest(missing[0], others)}", COLUMNS_MISSING
+            )
 
     def as_tensor(self, array: numpy.ndarray[Any, Any], spec: Any) -> Any:
         """Return the array in the type and the shape of a tensor of the signature.
@@ -163,11 +185,11 @@ class MlflowModel:
         except (ValueError, TypeError) as error:
             raise self.mismatch(f"an array of {array.dtype} {array.shape}: {error}") from None
 
-    def mismatch(self, reason: str) -> InvalidInput:
+    def mismatch(self, reason: str, code: str = "SignatureMismatch") -> InvalidInput:
         """Return the error of data that does not fit the signature."""
         return InvalidInput(
             f"the input does not fit the model's signature: {reason.rstrip('.')}; the model takes "
-            f"{self.expected}", code="SignatureMismatch",
+            f"{self.expected}", code=code,
         )
 
     @property

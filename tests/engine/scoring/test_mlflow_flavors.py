@@ -262,17 +262,18 @@ def test_the_rows_that_do_not_fit_are_named_and_the_others_are_scored(
     inputs = tmp_path / "input"
     inputs.mkdir()
     (inputs / "a.csv").write_text("id,n,x\nu,1,1\nv,many,1\nw,3,1\n")
-    (inputs / "b.csv").write_text("id,x\nz,1\n")
-    result = score_batch(typed, tmp_path, inputs)
-    assert (result.counts.items_ok, result.counts.items_failed) == (2, 2)
+    (inputs / "b.csv").write_text("id,N,x\n" + "z,1,1\n" * 500)
+    result = score_batch(typed, tmp_path, inputs, mini_batch_size=1, max_retries=3)
+    assert (result.counts.items_ok, result.counts.items_failed) == (2, 501)
     errors = [
         json.loads(line) for line in (tmp_path / "output" / "errors.jsonl").read_text().splitlines()
     ]
     assert [(one["item"], one["rows"], one["kind"]) for one in errors] == [
-        ("a.csv", [1, 2], "SignatureMismatch"), ("b.csv", [0, 1], "SignatureMismatch"),
+        ("a.csv", [1, 2], "SignatureMismatch"), ("b.csv", [0, 500], "ColumnsMissing"),
     ]
     assert "column n" in errors[0]["exception"]
-    assert "missing inputs ['n']" in errors[1]["exception"]
+    assert "missing column 'n'; the model takes" in errors[1]["exception"]
+    assert errors[1]["attempts"] == 1   # another one would end the same way
     assert "the model takes 'id': string, 'n': integer" in errors[1]["exception"]
     assert [row[0] for row in answers_of(tmp_path)] == ["0", "2"]
 
