@@ -225,7 +225,7 @@ def test_a_registered_model_data_asset_and_environment_serve_a_job(
         (["model", "delete", "-n", "m", "-y"], 2, "--version"),
         (["datastore", "create", "-n", "b", "-t", "s3"], 2, "bucket: missing"),
         (["datastore", "create", "-n", "b", "-t", "azure_blob", "--set", "account_name=a", "--set",
-          "container_name=c"], 2, "azure_blob"),
+          "container_name=c"], 2, "account_name"),
         (["compute", "create", "-n", "c", "-t", "amlcompute", "--min-instances", "5"], 2,
          "max_instances"),
     ],

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 ROLLOUT = Path(__file__).resolve().parents[2] / "examples" / "ci" / "rollout.sh"
 
 SCORE = """
-import json, os
+import json, os, six
 
 def init():
     global version
@@ -28,7 +28,7 @@ def init():
         raise RuntimeError("no weights")
 
 def run(data):
-    print("asked for", data)
+    print("asked for", data, "with six", six.__version__)
     return {"sum": sum(json.loads(data)), "version": version}
 """
 
@@ -46,12 +46,14 @@ code_configuration:
   code: src
   scoring_script: score.py
 environment:
-  image: mcr.microsoft.com/azureml/minimal-ubuntu22.04-py39-cpu-inference:latest
+  image: mcr.microsoft.com/azureml/minimal-ubuntu22.04-py311-cpu-inference:latest
+  conda_file: {dependencies: [python=3.11, {pip: [six]}]}
 instance_type: Standard_DS3_v2
 instance_count: 1
 """
 
 VERSION_2 = "environment_variables: {VERSION: '2'}\n"
+PINNED = DEPLOYMENT.replace("[six]", "[six==1.16.0]")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,7 @@ def online() -> Iterator[Product]:
         (product.folder / "src" / "score.py").write_text(SCORE)
         (product.folder / "endpoint.yml").write_text(ENDPOINT)
         (product.folder / "blue.yml").write_text(DEPLOYMENT)
-        green = DEPLOYMENT.replace("name: blue", "name: green") + VERSION_2
+        green = PINNED.replace("name: blue", "name: green") + VERSION_2
         (product.folder / "green.yml").write_text(green)
         (product.folder / "sample.json").write_text("[1, 2, 3]")
         yield product
@@ -138,8 +140,8 @@ def test_version_2_is_put_beside_version_1_compared_and_given_the_requests(
     online.ok(*update, "--traffic", "blue=0 green=100")
     online.ok("online-deployment", "delete", "--name", "blue", *of_endpoint, "--yes")
     assert caller.versions(20) == {("green", "2"): 20}
-    assert "asked for [1,2,3]" in online.ok("online-deployment", "get-logs", "--name", "green",
-                                            *of_endpoint, "--lines", "200")
+    said = online.ok("online-deployment", "get-logs", "--name", "green", *of_endpoint, "-l", "200")
+    assert "asked for [1,2,3] with six 1.16.0" in said   # its own, beside blue with the cluster's
 
 
 def test_a_pipeline_takes_a_bad_version_back_and_a_good_one_over(online: Product) -> None:

@@ -75,6 +75,7 @@ code_configuration:
   scoring_script: score.py
 environment:
   image: mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu22.04:latest
+  conda_file: {dependencies: [python=3.11]}
 instance_type: Standard_DS3_v2
 instance_count: 1
 """

@@ -54,7 +54,7 @@ $schema: https://azuremlschemas.azureedge.net/latest/managedOnlineDeployment.sch
 name: blue
 endpoint_name: soak
 code_configuration: {code: src, scoring_script: score.py}
-environment: {image: "mcr.microsoft.com/azureml/minimal-ubuntu22.04-py39-cpu-inference"}
+environment: {conda_file: {dependencies: [python=3.11]}}
 instance_type: Standard_DS2_v2
 instance_count: 2
 request_settings: {max_concurrent_requests_per_instance: 32, request_timeout_ms: 5000}
