@@ -88,6 +88,7 @@ class MlflowModel:
         hinted = getattr(metadata, "_is_signature_from_type_hint", None)   # since MLflow 2.20
         self.is_list = hinted is not None and bool(hinted())
         self._direct, self._exact = self._find_direct()
+        self._columns: Any = None
         read = getattr(metadata, "get_params_schema", None)   # since MLflow 2.6
         self.params = _specs(read() if read is not None else None, "params")
         self.outputs = _specs(metadata.get_output_schema(), "inputs")
@@ -137,12 +138,24 @@ class MlflowModel:
 
         Then MLflow's own look at it would change nothing, and cost as much as a small prediction.
         """
-        if not hasattr(data, "dtypes") or data.columns.tolist() != self.names:
+        if not hasattr(data, "dtypes"):
+            return False
+        if data.columns is self._columns:   # of `table`
+            return True
+        if data.columns.tolist() != self.names:
             return False
         return all(
             dtype == kind or (kind == "object" and dtype == "str")
             for dtype, kind in zip(data.dtypes, self._exact, strict=True)
         )
+
+    def table(self, values: numpy.ndarray[Any, Any]) -> pandas.DataFrame:
+        """Return values of the type of all the signature's columns as a table, in their order."""
+        import pandas
+
+        if self._columns is None:
+            self._columns = pandas.Index(self.names)
+        return pandas.DataFrame(values, columns=self._columns)
 
     def frame_input(self, frame: pandas.DataFrame) -> Any:
         """Return a table as `predict` takes it: an array, where the signature has one tensor.
@@ -179,11 +192,28 @@ class MlflowModel:
             InvalidInput: It has another number of values, or they are of no such type.
         """
         shape = (len(array), *spec.shape[1:])
+        found = self.cast(array, spec)
+        if sum(size < 0 for size in shape) > 1:
+            return found
+        try:
+            return found.reshape(shape)
+        except ValueError as error:
+            raise self.mismatch(f"an array of shape {array.shape}: {error}") from None
+
+    def cast(self, array: numpy.ndarray[Any, Any], spec: Any) -> Any:
+        """Return the array in the type of a tensor of the signature.
+
+        Raises:
+            InvalidInput: Its values are of no such type, or beyond it.
+        """
         try:
             found = array.astype(spec.type, copy=False)
-            return found if sum(size < 0 for size in shape) > 1 else found.reshape(shape)
-        except (ValueError, TypeError) as error:
-            raise self.mismatch(f"an array of {array.dtype} {array.shape}: {error}") from None
+            is_changed = spec.type.kind in "iub" and bool((found != array).any())
+        except (ValueError, TypeError, OverflowError) as error:
+            raise self.mismatch(f"an array of {array.dtype}: {error}") from None
+        if is_changed:
+            raise self.mismatch(f"an array of {array.dtype} has values that no {spec.type} is")
+        return found
 
     def mismatch(self, reason: str, code: str = "SignatureMismatch") -> InvalidInput:
         """Return the error of data that does not fit the signature."""

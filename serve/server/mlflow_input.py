@@ -45,6 +45,8 @@ def data_of(request: Request, model: MlflowModel) -> tuple[Any, Mapping[str, Any
         return _from_json(request.body, model)
     except InvalidInput as error:
         raise Refused(400, error.message) from None
+    except OverflowError as error:   # JSON knows numbers of any size
+        raise Refused(400, model.mismatch(f"a number is too large: {error}").message) from None
 
 
 def _from_csv(body: bytes, model: MlflowModel) -> Any:
@@ -120,10 +122,12 @@ def _split(form: str, value: Any, model: MlflowModel) -> Any:
     rows, names, index = value["data"], value.get("columns"), value.get("index")
     if not isinstance(rows, list):
         raise model.mismatch(f"{form}: data: expected a list of rows")
+    if not rows:
+        raise model.mismatch(f"{form}: it has no rows")
     rows = [row if isinstance(row, list) else [row] for row in rows]
-    width = len(rows[0]) if rows else len(names or ())
-    if index is not None and (not isinstance(index, list) or len(index) != len(rows)):
-        raise model.mismatch(f"{form}: index: expected a list with {len(rows)} entries")
+    width = len(rows[0])
+    if index is not None and not _is_index(index, len(rows)):
+        raise model.mismatch(f"{form}: index: expected a list of {len(rows)} numbers or texts")
     if names is None and model.names and not model.is_tensor:
         if width != len(model.names):
             raise model.mismatch(
@@ -141,6 +145,11 @@ def _split(form: str, value: Any, model: MlflowModel) -> Any:
     return _frame(names if names is not None else list(range(width)), rows, index, model)
 
 
+def _is_index(index: Any, length: int) -> bool:
+    is_list = isinstance(index, list) and len(index) == length
+    return is_list and set(map(type, index)) <= {int, float, str, type(None)}
+
+
 def _records(value: list[dict[str, Any]], model: MlflowModel) -> Any:
     names = list(dict.fromkeys(chain.from_iterable(value)))
     return _frame(names, [[row.get(name) for name in names] for row in value], None, model)
@@ -149,7 +158,10 @@ def _records(value: list[dict[str, Any]], model: MlflowModel) -> Any:
 def _frame(names: list[Any], rows: list[list[Any]], index: Any, model: MlflowModel) -> Any:
     """Return rows as a table of the signature's types, or as its one tensor."""
     if model.is_tensor or not model.inputs:
-        frame = pandas.DataFrame(rows, columns=names, index=index)
+        try:
+            frame = pandas.DataFrame(rows, columns=names, index=index)
+        except (ValueError, TypeError) as error:   # of names that are none
+            raise model.mismatch(f"no table: {error}") from None
         return model.frame_input(frame)
     if not model.names:
         return _positional(rows, index, model)
@@ -157,8 +169,11 @@ def _frame(names: list[Any], rows: list[list[Any]], index: Any, model: MlflowMod
     kinds = {type_name(model.by_name[name]) for name in names}
     if len(kinds) == 1 and (dtype := _FLOATS.get(*kinds)) and _are_numbers(rows):
         # By far the most common: all at once, and as one block of memory.
-        return pandas.DataFrame(numpy.array(rows, dtype), columns=names, index=index)
-    columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
+        values = numpy.array(rows, dtype)
+        if names == model.names and (index is None or index == list(range(len(rows)))):
+            return model.table(values)
+        return pandas.DataFrame(values, columns=names, index=index)
+    columns = list(zip(*rows, strict=True))
     given = dict(zip(names, columns, strict=True))
     return pandas.DataFrame({
         name: _column(name, given[name], spec, model)
@@ -172,9 +187,9 @@ def _are_numbers(rows: list[list[Any]]) -> bool:
 
 def _positional(rows: list[list[Any]], index: Any, model: MlflowModel) -> pandas.DataFrame:
     """Return rows of a signature whose columns have no names."""
-    if rows and len(rows[0]) != len(model.inputs):
+    if len(rows[0]) != len(model.inputs):
         raise model.mismatch(f"a row has {len(rows[0])} values for {len(model.inputs)} columns")
-    columns = list(zip(*rows, strict=True)) if rows else [()] * len(model.inputs)
+    columns = list(zip(*rows, strict=True))
     return pandas.DataFrame({
         at: _column(at, values, spec, model)
         for at, (spec, values) in enumerate(zip(model.inputs, columns, strict=True))
@@ -255,7 +270,7 @@ def _refusing(
 def _named(form: str, value: dict[str, Any], model: MlflowModel) -> Any:
     """Return inputs that are given by their names: columns, or tensors."""
     if not model.inputs:
-        return {name: numpy.array(one) for name, one in value.items()}
+        return {name: _array(f"input '{name}'", one, model) for name, one in value.items()}
     if not model.names:
         raise model.mismatch(f"{form}: the inputs have no names; expected a list")
     _check_names(list(value), model)
@@ -277,10 +292,7 @@ def _named(form: str, value: dict[str, Any], model: MlflowModel) -> Any:
 def _listed(form: str, value: list[Any], model: MlflowModel) -> Any:
     """Return a list: the rows of a table, or a tensor."""
     if not model.inputs:
-        try:
-            return numpy.array(value)
-        except ValueError as error:   # rows of different lengths
-            raise model.mismatch(f"{form}: {error}") from None
+        return _array(form, value, model)
     if model.is_tensor:
         if len(model.inputs) != 1:
             raise model.mismatch(f"{form}: expected an object with an array for each input")
@@ -291,13 +303,8 @@ def _listed(form: str, value: list[Any], model: MlflowModel) -> Any:
 
 
 def _tensor(what: str, value: Any, spec: Any, model: MlflowModel) -> Any:
-    try:
-        found = numpy.array(value)
-    except ValueError as error:   # rows of different lengths
-        raise model.mismatch(f"{what}: {error}") from None
-    is_right = found.dtype.kind in "biuf" if spec.type.kind in "biuf" else True
-    is_whole = spec.type.kind not in "iu" or found.dtype.kind != "f"
-    if not is_right or not (is_whole or found.size == 0):
+    found = _array(what, value, model)
+    if spec.type.kind in "biuf" and found.dtype.kind not in "biuf":
         raise model.mismatch(f"{what}: values of {found.dtype} are no {spec.type}")
     if found.ndim != len(spec.shape):
         raise model.mismatch(
@@ -308,4 +315,11 @@ def _tensor(what: str, value: Any, spec: Any, model: MlflowModel) -> Any:
             raise model.mismatch(
                 f"{what}: an array of shape {found.shape} for one of {tuple(spec.shape)}"
             )
-    return found.astype(spec.type)
+    return model.cast(found, spec)
+
+
+def _array(what: str, value: Any, model: MlflowModel) -> Any:
+    try:
+        return numpy.array(value)
+    except ValueError as error:   # rows of different lengths
+        raise model.mismatch(f"{what}: {error}") from None

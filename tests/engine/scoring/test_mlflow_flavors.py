@@ -200,6 +200,13 @@ def test_every_form_of_a_request_gives_the_same_answer(
     ([{"a": 1, "b": 2, "c": 3, "d": 4, "dd": 5}], "unknown input 'dd'; did you mean 'd'"),
     ([{"a": 1, "b": 2, "c": 3, "d": "much"}], "input 'd', row 0: \"much\" is no double"),
     ([{"a": 1, "b": 2, "c": 3, "d": True}], "input 'd', row 0: true is no double"),
+    ([{"a": 1, "b": 2, "c": 3, "d": 10**400}], "a number is too large"),
+    ([{"a": 1, "b": 2, "c": 3, "d": [4]}], "input 'd', row 0: [4] is no double"),
+    ({"columns": ["a", "b", "c", "d"], "data": []}, "it has no rows"),
+    ({"columns": [["a"], "b", "c", "d"], "data": [[1, 2, 3, 4]]}, "unknown input"),
+    ({"columns": ["a", "b", "c", "d"], "index": [{}], "data": [[1, 2, 3, 4]]}, "index: expected"),
+    ({"columns": ["a", "b", "c", "a"], "data": [[1, 2, 3, 4]]}, "input 'a' is given twice"),
+    ("abc", "rows of 1 values without columns"),
     ([[1, 2]], "rows of 2 values without columns; expected 4"),
     ({"columns": ["a", "b", "c", "d"], "data": [[1, 2]]}, "row 0 has 2 values for 4 columns"),
     ({"a": [1], "b": [2], "c": [3], "d": [4, 5]}, "expected lists of equal length"),
@@ -361,3 +368,43 @@ def test_a_model_that_cannot_be_loaded_says_what_it_needs(
         MlflowBatch(folder).init()
     assert no.value.code == "ModelLoadFailed"
     assert no.value.details
+
+
+def test_a_script_of_the_user_s_own_loads_an_mlflow_model(
+    classifier: Trained, tmp_path: Path, clean_modules: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AML_APP_ROOT", "AZUREML_ENTRY_SCRIPT", "AZUREML_MODEL_DIR"):
+        monkeypatch.setenv(name, "")   # put back as it was
+    (tmp_path / "score_own.py").write_text(
+        "import json, os, mlflow\n"
+        "def init():\n"
+        "    global model\n"
+        "    model = mlflow.pyfunc.load_model(os.path.join(os.environ['AZUREML_MODEL_DIR'], 'clf'))"
+        "\n\ndef run(data):\n"
+        "    import pandas\n"
+        "    return model.predict(pandas.DataFrame(json.loads(data)))\n"
+    )
+    hosted = Hosted(ServerSpec(
+        name="svc", version="1", code_dir=str(tmp_path), scoring_script="score_own.py",
+        model=str(classifier.folder), model_dir=str(classifier.folder.parent),
+    ))
+    found = sys.modules["score_own"].run(classifier.table.to_json(orient="records"))
+    assert found.tolist() == classifier.expected
+    hosted.shutdown()
+
+
+def test_tensors_are_taken_by_name_and_in_their_shape(
+    tmp_path: Path, serve: Callable[..., httpx.Client]
+) -> None:
+    client = serve(mlflow_models.brightness(tmp_path / "model").folder)
+    image = [[[1, 2, 3], [1, 2, 3]], [[1, 2, 3], [1, 2, 3]]]
+    for form in ("input_data", "inputs", "instances"):
+        answer = client.post("/score", json={form: [image, image]})
+        assert (answer.status_code, answer.json()) == (200, [[1.0, 2.0, 3.0]] * 2), answer.text
+    for wrong, said in (
+        ([image[:1]], "an array of shape (1, 1, 2, 3) for one of (-1, 2, 2, 3)"),
+        (image, "an array of shape (2, 2, 3)"), ([[[["x"]]]], "are no float32"),
+        ([[1], [2, 3]], "inhomogeneous"),
+    ):
+        answer = client.post("/score", json={"input_data": wrong})
+        assert (answer.status_code, said in answer.text) == (400, True), answer.text
