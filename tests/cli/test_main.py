@@ -306,6 +306,28 @@ def test_without_a_workspace_the_command_says_what_to_do(
     assert not (tmp_path / "none").exists()
 
 
+def test_what_is_archived_is_in_no_list_and_not_the_latest(inferay: Inferay, project: Path) -> None:
+    def versions(*flags: str) -> list[str]:
+        return inferay("data", "list", "-n", "d", *flags, "--query", "[].version", "-o",
+                       "tsv").out.split()
+
+    uri = "https://example.org/x.csv"
+    for _ in range(2):
+        inferay("data", "create", "-n", "d", "-p", uri, "-t", "uri_file")
+    assert inferay("data", "archive", "-n", "d", "-v", "2").code == 0
+    assert inferay("data", "show", "-n", "d", "-l", "latest").json["version"] == "1"   # type: ignore[index]
+    assert inferay("data", "show", "-n", "d", "-v", "2").code == 0
+    assert (versions(), versions("--archived-only"), versions("--include-archived")) == (
+        ["1"], ["2"], ["2", "1"]
+    )
+    assert inferay("data", "archive", "-n", "d").code == 0
+    assert versions() == []
+    assert inferay("data", "show", "-n", "d").code == 3
+    assert inferay("data", "restore", "-n", "d").code == 0
+    assert versions() == ["2", "1"]
+    assert inferay("data", "archive", "-n", "d", "-v", "7").code == 3
+
+
 def test_a_terminal_shows_how_far_an_upload_is(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:

@@ -71,6 +71,14 @@ def add(groups: Groups) -> None:
                 create.add_argument("-z", "--datastore-name", default=BLOB_DATASTORE,
                                     help="where local content goes")
             listing.add_argument("-n", "--name", help="all versions of this one")
+            shown = listing.add_mutually_exclusive_group()
+            shown.add_argument("--archived-only", action="store_const", dest="view",
+                               const="ArchivedOnly", default="ActiveOnly")
+            shown.add_argument("--include-archived", action="store_const", dest="view", const="All")
+            for word in ("archive", "restore"):
+                command = group.command(word, _archive, f"{word} a {name}: one version, or all")
+                command.add_argument("-n", "--name", required=True)
+                command.add_argument("-v", "--version")
 
 
 def _named(parser: Parser, group: str) -> None:
@@ -128,8 +136,15 @@ def _build(options: argparse.Namespace) -> None:
 
 def _list(options: argparse.Namespace) -> Any:
     service = _service(options)
-    found = service.list(options.name) if options.group in VERSIONED else service.list()
+    if options.group in VERSIONED:
+        found = service.list(options.name, view=options.view)
+    else:
+        found = service.list()
     return [one.to_dict() for one in found]
+
+
+def _archive(options: argparse.Namespace) -> None:
+    getattr(_service(options), options.command)(options.name, options.version)
 
 
 def _delete(options: argparse.Namespace) -> None:

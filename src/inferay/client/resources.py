@@ -125,13 +125,34 @@ class Assets(Generic[A]):
         address = f"/v1/{self._kind}/{segment(name)}/versions/{wanted}"
         return self._entity(name, self._http.get(address))
 
-    def list(self, name: str | None = None) -> list[A]:
-        """Return the latest version of every name, or all versions of one."""
+    def list(self, name: str | None = None, *, view: str = "ActiveOnly") -> list[A]:
+        """Return the latest version of every name, or all versions of one.
+
+        Args:
+            name: Of the one.
+            view: `ActiveOnly`, `ArchivedOnly` or `All`.
+        """
         address = f"/v1/{self._kind}"
         if name is not None:
             address += f"/{segment(name)}/versions"
-        views = self._http.get(address)["value"]
+        views = self._http.get(address, listViewType=view)["value"]
         return [self._entity(view["id"].split("/")[-3], view) for view in views]
+
+    def archive(self, name: str, version: str | None = None) -> None:
+        """Take a version, or all of a name, out of lists; it is never the latest then.
+
+        Raises:
+            NotFound: There is none.
+        """
+        self._http.post(f"{self._address(name, version)}/archive")
+
+    def restore(self, name: str, version: str | None = None) -> None:
+        """Undo `archive`.
+
+        Raises:
+            NotFound: There is none.
+        """
+        self._http.post(f"{self._address(name, version)}/restore")
 
     def delete(self, name: str, version: str) -> None:
         """Delete a version's entry.
@@ -139,8 +160,11 @@ class Assets(Generic[A]):
         Raises:
             NotFound: There is none.
         """
-        address = f"/v1/{self._kind}/{segment(name)}/versions/{segment(version)}"
-        self._http.delete(address)
+        self._http.delete(self._address(name, version))
+
+    def _address(self, name: str, version: str | None) -> str:
+        address = f"/v1/{self._kind}/{segment(name)}"
+        return address if version is None else f"{address}/versions/{segment(version)}"
 
     def _entity(self, name: str, view: dict[str, Any]) -> A:
         return from_rest(self._cls, name, wire(view), version=view["name"])

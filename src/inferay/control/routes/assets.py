@@ -49,6 +49,17 @@ class Kind(StrEnum):
     CODES = "codes"
 
 
+class ListView(StrEnum):
+    """Azure's words for what a list shows."""
+
+    ACTIVE = "ActiveOnly"
+    ARCHIVED = "ArchivedOnly"
+    ALL = "All"
+
+
+_ARCHIVED = {ListView.ACTIVE: (False,), ListView.ARCHIVED: (True,), ListView.ALL: (False, True)}
+
+
 @router.post("/uploads", status_code=201)
 def begin_upload(context: Ctx, who: Caller) -> dict[str, Any]:
     """Begin an upload; files are put below its address, then named by its `uri`."""
@@ -95,11 +106,13 @@ def delete_upload(context: Ctx, who: Admin, key: str) -> None:
 
 
 @router.get("/{kind}")
-def list_assets(context: Ctx, who: Reader, kind: Kind) -> dict[str, Any]:
-    """Return the latest version of each name."""
+def list_assets(
+    context: Ctx, who: Reader, kind: Kind, listViewType: ListView = ListView.ACTIVE  # noqa: N803
+) -> dict[str, Any]:
+    """Return the latest version of each name that is listed."""
     with context.database.read() as session:
         newest = select(func.max(Asset.id)).where(
-            Asset.kind == kind, Asset.is_archived.is_(False)
+            Asset.kind == kind, Asset.is_archived.in_(_ARCHIVED[listViewType])
         ).group_by(Asset.name)
         rows = session.scalars(
             select(Asset).where(Asset.id.in_(newest)).order_by(Asset.name).limit(PAGE)
@@ -113,7 +126,7 @@ def get_asset(context: Ctx, who: Reader, kind: Kind, name: str) -> dict[str, Any
     with context.database.read() as session:
         row = service.latest(session, kind, name)
         if row is None:
-            raise _missing(context, kind, name)
+            raise missing(context, kind, name)
         properties = {
             "latestVersion": row.version, "nextVersion": service.next_version(session, kind, name),
             "isArchived": False,
@@ -124,13 +137,18 @@ def get_asset(context: Ctx, who: Reader, kind: Kind, name: str) -> dict[str, Any
 
 
 @router.get("/{kind}/{name}/versions")
-def list_versions(context: Ctx, who: Reader, kind: Kind, name: str) -> dict[str, Any]:
-    """Return the versions of a name, newest first."""
+def list_versions(
+    context: Ctx, who: Reader, kind: Kind, name: str,
+    listViewType: ListView = ListView.ACTIVE,  # noqa: N803
+) -> dict[str, Any]:
+    """Return the versions of a name that are listed, newest first."""
     with context.database.read() as session:
         query = select(Asset).where(Asset.kind == kind, Asset.name == name)
+        is_known = session.scalar(query.limit(1)) is not None
+        query = query.where(Asset.is_archived.in_(_ARCHIVED[listViewType]))
         rows = list(session.scalars(query.order_by(Asset.id.desc()).limit(PAGE)))
-    if not rows:
-        raise _missing(context, kind, name)
+    if not is_known:
+        raise missing(context, kind, name)
     return {"value": [asset_view(row) for row in rows]}
 
 
@@ -143,7 +161,7 @@ def get_version(context: Ctx, who: Reader, kind: Kind, name: str, version: str) 
         else:
             row = service.find_version(session, kind, name, version)
     if row is None:
-        raise _missing(context, kind, name, version)
+        raise missing(context, kind, name, version)
     return asset_view(row)
 
 
@@ -175,7 +193,7 @@ def delete_version(context: Ctx, who: Admin, kind: Kind, name: str, version: str
     with context.database.write() as session:
         row = service.find_version(session, kind, name, version)
         if row is None:
-            raise _missing(context, kind, name, version)
+            raise missing(context, kind, name, version)
         session.delete(row)
 
 
@@ -202,7 +220,8 @@ def _put(
     return JSONResponse(view, status_code=201 if is_new else 200, headers=headers)
 
 
-def _missing(context: Context, kind: str, name: str, version: str | None = None) -> NotFound:
+def missing(context: Context, kind: str, name: str, version: str | None = None) -> NotFound:
+    """Return the error of an asset that there is not, with the nearest name."""
     with context.database.read() as session:
         names = list(session.scalars(select(Asset.name).where(Asset.kind == kind).distinct()))
     what = f"{name} version {version}" if version else name
