@@ -36,6 +36,7 @@ from inferay.engine.batch.store import LocalStore, Store, is_full, open_store
 from inferay.engine.batch.units import Range
 from inferay.engine.scoring.aliases import install_aliases
 from inferay.engine.scoring.environments import ensure
+from inferay.engine.scoring.integrity import check_content
 from inferay.engine.scoring.script import Scoring, ScoringScript
 from inferay.engine.scoring.tracebacks import describe_exception, user_traceback
 from inferay.engine.storage import is_remote
@@ -228,6 +229,7 @@ def _start(
     name = settings.segment.removeprefix("segments/")
     staging = Staging(_staging_folder(store, name, scratch), store, f"files/{name}")
     os.environ["AZUREML_BI_OUTPUT_PATH"] = str(staging.folder)
+    check_content(settings.model, settings.model_hash)
     scoring = _load(settings)
     scoring.init()
     return scoring, Scorer(

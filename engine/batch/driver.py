@@ -376,6 +376,7 @@ class Driver:
         return WorkerSettings(
             code_dir=spec.code, scoring_script=spec.scoring_script, model_dir=spec.model_dir,
             model=spec.model, flavor=spec.flavor,
+            model_hash=spec.hashes["model"] if "model" in spec.assets else "",
             root=input_root(spec.input, spec.input_type), access=self.access,
             store=spec.work, segment=f"segments/{name}",
             logs=f"{spec.logs}/user", log_name=f"process{slot:03d}",

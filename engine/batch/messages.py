@@ -265,6 +265,7 @@ class WorkerSettings:
         scoring_script: File in that folder.
         model_dir: Value of `AZUREML_MODEL_DIR`, or "".
         model: The model's file or folder in it, or "".
+        model_hash: Of a registered model, which is checked before it is loaded; "": of none.
         flavor: What scores with the model alone: `mlflow`; "" for the script.
         root: What the units' paths are relative to.
         store: Folder of the job's store.
@@ -306,6 +307,7 @@ class WorkerSettings:
     keeps_standby: bool = True
     table: str = ""
     model: str = ""
+    model_hash: str = ""
     flavor: str = ""
     access: Access = field(default_factory=Access)
 

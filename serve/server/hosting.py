@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from inferay.engine.scoring.aliases import install_aliases
+from inferay.engine.scoring.integrity import check_content
 from inferay.engine.scoring.script import ScoringScript
 from inferay.serve.server.app import InferenceApp
 from inferay.serve.server.entry import Handler, check_online, entry_of
@@ -30,9 +31,11 @@ class Hosted:
     Raises:
         UserCodeError: The script or model cannot be loaded, or its `init()` raised.
         InvalidInput: A Swagger file of the user's is not JSON.
+        InferayError: A registered model is not what was registered.
     """
 
     def __init__(self, spec: ServerSpec) -> None:
+        check_content(spec.model, spec.model_hash)
         os.environ.update({
             **spec.environment_variables, "AML_APP_ROOT": spec.code_dir,
             "AZUREML_ENTRY_SCRIPT": spec.scoring_script, "AZUREML_MODEL_DIR": spec.model_dir,

@@ -20,6 +20,7 @@ class ServerSpec:
         code_dir: The code folder; `scoring_script` is a path below it. Both are "" with a flavor.
         model_dir: Value of `AZUREML_MODEL_DIR`, or "".
         model: The model's file or folder in it, or "".
+        model_hash: Of a registered model, which is checked before it is loaded; "": of none.
         flavor: What serves the model without a script: `mlflow`; "" for the script.
         environment_variables: Set before the script is imported.
         packages: Packages that the environment declares, for the error about a missing one.
@@ -34,6 +35,7 @@ class ServerSpec:
     scoring_script: str
     model_dir: str = ""
     model: str = ""
+    model_hash: str = ""
     flavor: str = ""
     environment_variables: dict[str, str] = field(default_factory=dict)
     packages: tuple[str, ...] = ()

@@ -50,11 +50,11 @@ def resolve(
     endpoint = str(entity.endpoint_name)
     scored = scored_by(session, entity)
     environment = surroundings(session, entity, scored)
-    server = server_spec(
+    server = replace(server_spec(
         entity, code_dir=scored.code_path, model=scored.model_path, flavor=scored.flavor,
         name=endpoint, version=entity.name, prefix=f"/endpoints/{endpoint}",
         environment=environment.spec,
-    )
+    ), model_hash=scored.model_hash)
     resources, notices = _resources(context, entity)
     spec = ReplicaSpec(
         server, endpoint=endpoint, deployment=entity.name, revision="",

@@ -316,7 +316,7 @@ def _spec(
         environment=environment.spec,
         hashes={
             "code": (scored.code.content_hash or "") if scored.code else "",
-            "model": (scored.model.content_hash or "") if scored.model else "",
+            "model": scored.model_hash,
             "environment": environment.hash,
             "settings": hash_of(settings.__dict__),
         },

@@ -36,6 +36,11 @@ class Scored:
         """The file or folder of the model, or ""."""
         return path_of(self.model)
 
+    @property
+    def model_hash(self) -> str:
+        """The hash of the model's content, or ""."""
+        return (self.model.content_hash or "") if self.model is not None else ""
+
 
 def scored_by(session: Session, entity: BatchDeployment | OnlineDeployment) -> Scored:
     """Return what scores for a deployment.

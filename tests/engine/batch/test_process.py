@@ -531,3 +531,17 @@ def test_signals_have_names_or_numbers() -> None:
     assert signal_name(9) == "SIGKILL"
     assert signal_name(40) == "signal 40"
     assert STACK_SIGNAL not in processes.OWN_SIGNALS
+
+
+def test_a_registered_model_that_was_changed_is_not_loaded(
+    start: Callable[..., Watched], tmp_path: Path
+) -> None:
+    model = tmp_path / "model.bin"
+    model.write_text("changed")
+    worker = start(
+        script_of("return mini_batch", init="raise SystemExit('loaded')"),
+        model=str(model), model_hash="0" * 64,
+    )
+    failure = worker.message("start_failed")["failure"]
+    assert failure["kind"] == "ModelChanged"
+    assert "changed last: model.bin" in failure["exception"]

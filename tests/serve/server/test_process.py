@@ -10,7 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import pytest
 
+from inferay.errors import InferayError
+from inferay.serve.server.hosting import Hosted
+from inferay.serve.server.spec import ServerSpec
 from tests.serve.server.processes import Server
 
 
@@ -79,3 +83,14 @@ def test_a_port_that_is_taken_is_named(start: Callable[..., Server]) -> None:
         assert server.state()["error"]["code"] == "PortInUse"
         assert f"cannot listen on port {port}" in server.end()
         assert server.process.returncode == 6
+
+
+def test_a_registered_model_that_was_changed_is_not_served(tmp_path: Path) -> None:
+    (tmp_path / "score.py").write_text("def init():\n    raise SystemExit\n")
+    (tmp_path / "model.bin").write_text("changed")
+    with pytest.raises(InferayError, match=r"changed last: model\.bin") as caught:
+        Hosted(ServerSpec(
+            name="svc", version="1", code_dir=str(tmp_path), scoring_script="score.py",
+            model=str(tmp_path / "model.bin"), model_hash="0" * 64,
+        ))
+    assert caught.value.code == "ModelChanged"
