@@ -124,6 +124,11 @@ class Workspace:
         """Folder of content-addressed code and model snapshots."""
         return self.home / "assets"
 
+    @property
+    def mlflow(self) -> Path:
+        """Folder of MLflow's store: the registry of models, and the runs of jobs."""
+        return self.home / "mlflow"
+
     def online_logs(self, endpoint: str, deployment: str) -> Path:
         """Return where an online deployment's logs lie: `REVISION/REPLICA.log`."""
         return self.logs / "online" / endpoint / deployment

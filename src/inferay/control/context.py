@@ -12,6 +12,7 @@ import psutil
 
 from inferay.config import Workspace
 from inferay.control.database import Database
+from inferay.control.mlflow_store import MlflowStore
 from inferay.control.tables import now
 from inferay.engine.batch.memory import machine_bytes
 from inferay.jobs.ray_jobs import RayJobs
@@ -61,6 +62,7 @@ class Context:
         wake: Set when there is something to do.
         reporting: Held while pairs are read for a report, which costs a processor for seconds.
         publishing: Held while rows are read and told to the edge: what is told later is newer.
+        mlflow: MLflow's store, of this workspace or of a server.
         started_at: What happened while no control plane ran is nobody's delay.
     """
 
@@ -78,3 +80,6 @@ class Context:
     reporting: threading.Lock = field(default_factory=threading.Lock)
     publishing: threading.Lock = field(default_factory=threading.Lock)
     started_at: datetime = field(default_factory=now)
+
+    def __post_init__(self) -> None:
+        self.mlflow = MlflowStore(self.workspace)

@@ -12,6 +12,7 @@ from inferay.control import assets, endpoints, environments, jobs, online_steps
 from inferay.control.context import Context
 from inferay.control.fleet import Fleet
 from inferay.control.issuers import Issuers
+from inferay.control.mlflow_runs import MlflowRuns, watch
 from inferay.control.operations import Runner, Steps
 from inferay.edge_process import revive_edge
 from inferay.errors import InferayError
@@ -48,6 +49,11 @@ class Reconciler:
             threading.Thread(target=self._look_after, args=one, name=one[0], daemon=True)
             for one in (("Ray head", revive_ray), ("edge", revive_edge))
         ]
+        # MLflow may take seconds, or be away for hours: it has a thread of its own.
+        runs = MlflowRuns(context, context.mlflow)
+        self._tracking = threading.Thread(
+            target=watch, args=(runs, self._stopping), name="mlflow", daemon=True
+        )
         fleet = Fleet(context)
         self._fleet = [
             threading.Thread(target=self._keep_true, args=[turn], name=name, daemon=True)
@@ -58,7 +64,7 @@ class Reconciler:
     def start(self) -> None:
         """Start the loop."""
         self._thread.start()
-        for one in self._fleet:
+        for one in (*self._fleet, self._tracking):
             one.start()
         for care in self._cares[0 if self._context.is_embedded else 1:]:
             care.start()

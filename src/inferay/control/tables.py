@@ -168,6 +168,7 @@ class Job(Timed, Base):
         resumes_without_progress: Drivers that died in a row and committed nothing.
         progress: How far it was when last seen.
         waiting_for: Why it is still queued, in plain words.
+        tracked_as: Its status when MLflow was last told of it.
     """
 
     __tablename__ = "jobs"
@@ -191,6 +192,7 @@ class Job(Timed, Base):
     resumes_without_progress: Mapped[int] = mapped_column(default=0)
     progress: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     waiting_for: Mapped[str | None]
+    tracked_as: Mapped[str | None] = mapped_column(String(16))
     ended_at: Mapped[datetime | None]
 
 
