@@ -408,3 +408,22 @@ def test_tensors_are_taken_by_name_and_in_their_shape(
     ):
         answer = client.post("/score", json={"input_data": wrong})
         assert (answer.status_code, said in answer.text) == (400, True), answer.text
+
+
+def test_a_file_without_a_column_fails_no_other_file_of_its_mini_batch(
+    typed: Trained, tmp_path: Path
+) -> None:
+    inputs = tmp_path / "input"
+    inputs.mkdir()
+    for name in ("a", "c"):
+        typed.table.to_csv(inputs / f"{name}.csv", index=False)
+    (inputs / "b.csv").write_text("id,x\n" + "z,1\n" * 500)
+    result = score_batch(typed, tmp_path, inputs, mini_batch_size=10)
+    assert (result.counts.items_ok, result.counts.items_failed) == (6, 500)
+    assert [(row, file) for row, _, file in answers_of(tmp_path)] == [
+        (str(at), name) for name in ("a.csv", "c.csv") for at in range(3)
+    ]
+    lines = (tmp_path / "output" / "errors.jsonl").read_text().splitlines()
+    errors = [json.loads(line) for line in lines]
+    assert {one["item"] for one in errors} == {"b.csv"}
+    assert len(errors) < 20   # runs of rows, not a line for each
