@@ -4,6 +4,7 @@ Each ratio is of things measured alternately in one run on one machine. Nothing 
 the tables go to `RESULTS.md`, whatever they say.
 
     w1 … w7   the engine beside two plain processes, and whole jobs beside peers
+    w8        an MLflow model without code beside pandas, and `mlflow models predict`
     w5        1M mini-batches that do nothing: the driver's CPU for each
     memory    the driver's memory with 10M files
     workers   1,000 workers, simulated: the driver's load
@@ -29,7 +30,7 @@ from benchmarks import clusters, plain, whole
 from benchmarks.report import Line, Peer, Plain, add
 from benchmarks.works import WORKS, Job, Work
 
-OTHERS = ("w5", "w7", "memory", "workers", "chaos", "invoke")
+OTHERS = ("w5", "w7", "w8", "memory", "workers", "chaos", "invoke")
 
 #: Of the items, in the small job that shows the start.
 SMALL = 0.01
@@ -84,6 +85,10 @@ def measure(name: str, options: argparse.Namespace) -> Iterator[Line]:
             from benchmarks.objects import w7
 
             yield from w7(folder, options.repetitions, options.scale)
+        elif name == "w8":
+            from benchmarks.no_code import w8
+
+            yield from w8(folder, options.repetitions, options.scale)
         elif name == "chaos":
             from benchmarks.kills import chaos
 

@@ -10,6 +10,7 @@ here; the tables go to `RESULTS.md`, whatever they say.
                  the edge beside each of them alone, at the best of its settings
     deployments  50 deployments on one machine, as plain processes: memory and CPU while idle
     on_serve     1, 10 and 50 deployments of the product on Ray Serve: the same, and updates
+    no_code_mlflow  an MLflow model without code beside `mlflow models serve`
     cold         a replica's start: process, imports, model, first call
 
     make bench-online WORKS="table mirror" ROUNDS=3 SECONDS=5
@@ -26,6 +27,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from benchmarks import no_code
 from benchmarks.batch import scratch
 from benchmarks.report import Figure, Line, Served, add
 from benchmarks.serving import idle, models, on_serve, ours, peers
@@ -51,7 +53,7 @@ def main() -> None:
         "table": table, "bodies": bodies, "mirror": mirror,
         **{name: beside_peer(name) for name in peers.PEERS},
         "deployments": idle.deployments, "cold": idle.cold,
-        "on_serve": on_serve.deployments,
+        "on_serve": on_serve.deployments, "no_code_mlflow": no_code.online,
     }
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -88,12 +90,12 @@ def table(folder: Path, options: argparse.Namespace) -> Iterator[Line]:
             )
             for count in CONNECTIONS:
                 found = in_turn([ourselves, fastapi, inline], count, options, folder)
-                name, mine = f"{model}, c={count}", _loads(found["inferay"])
-                theirs = _loads(found["fastapi"])
+                name, mine = f"{model}, c={count}", loads_of(found["inferay"])
+                theirs = loads_of(found["fastapi"])
                 yield Served(name, FASTAPI, "endpoint in its threads", AIMS[count], mine, theirs)
                 yield Served(
                     name, FASTAPI, "`async` endpoint: scores on the event loop, where nothing "
-                    "else is answered meanwhile", None, mine, _loads(found["inline"]),
+                    "else is answered meanwhile", None, mine, loads_of(found["inline"]),
                 )
                 yield from _added(model, count, mine, theirs)
 
@@ -129,7 +131,7 @@ def bodies(folder: Path, options: argparse.Namespace) -> Iterator[Line]:
             found = in_turn(targets, BODY_CONNECTIONS, options, folder)
             yield Served(
                 f"{megabytes} MB, c={BODY_CONNECTIONS}", FASTAPI, "`async` endpoint that decodes",
-                LARGE_AIM, _loads(found["inferay"]), _loads(found["fastapi"]),
+                LARGE_AIM, loads_of(found["inferay"]), loads_of(found["fastapi"]),
             )
 
 
@@ -146,11 +148,11 @@ def mirror(folder: Path, options: argparse.Namespace) -> Iterator[Line]:
             # A copy is a request too, so those with copies count as 1.1.
             copied = [
                 (rate * (1 + MIRROR_PERCENT / 100), p50_ms, p99_ms)
-                for rate, p50_ms, p99_ms in _loads(loads[MIRROR_PERCENT])
+                for rate, p50_ms, p99_ms in loads_of(loads[MIRROR_PERCENT])
             ]
             yield Served(
                 f"echo, c={count}, 10 % mirrored, copies counted", "inferay", "nothing mirrored",
-                MIRROR_AIM, copied, _loads(loads[0]),
+                MIRROR_AIM, copied, loads_of(loads[0]),
             )
 
 
@@ -174,7 +176,7 @@ def beside_peer(name: str) -> Callable[[Path, argparse.Namespace], Iterator[Line
                     found = in_turn([ourselves, peer], count, options, folder)
                     yield Served(
                         f"{model}, c={count}, instances: {instances}", name, what, PEER_AIM,
-                        _loads(found["inferay"]), _loads(found[name]),
+                        loads_of(found["inferay"]), loads_of(found[name]),
                     )
 
     return measure
@@ -202,7 +204,8 @@ def _drive(target: Target, count: int, options: argparse.Namespace, folder: Path
     return load
 
 
-def _loads(loads: Sequence[Load]) -> list[tuple[float, float, float]]:
+def loads_of(loads: Sequence[Load]) -> list[tuple[float, float, float]]:
+    """Return requests per second, p50 and p99 in ms of each load."""
     return [(one.requests_per_s, one.p50_ms, one.p99_ms) for one in loads]
 
 

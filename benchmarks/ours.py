@@ -24,6 +24,14 @@ SLICES = {"csv": "8MB", "parquet": "4MB"}
 
 def spec_of(job: Job) -> JobSpec:
     """Return the job as the engine takes it."""
+    if job.kind == "mlflow":
+        return JobSpec(
+            name="bench", input=job.input, input_type="uri_file", output=f"{job.output}/rows",
+            work=f"{job.output}/work", logs=f"{job.output}/logs", code="", scoring_script="",
+            model=job.model_dir, flavor="mlflow",
+            settings=JobSettings(mini_batch_size=10, split="rows", table="pandas"),
+            workers=WorkerSpec(count=2),
+        )
     # Tables are cut by rows, into slices as large as the plain processes take.
     settings = (
         JobSettings(mini_batch_size=job.mini_batch_size) if job.kind == "files"

@@ -10,7 +10,7 @@ import contextlib
 import json
 import secrets
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,12 +93,14 @@ class Ours:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, scripts: dict[str, str], *, instances: int = 1) -> Iterator[Ours]:
+def serving(
+    folder: Path, scripts: Mapping[str, str | Path], *, instances: int = 1
+) -> Iterator[Ours]:
     """Run an edge, and replicas for each script; endpoints are called after the scripts.
 
     Args:
         folder: Takes code, logs and pairs.
-        scripts: By name.
+        scripts: By name: the text of one, or the folder of an MLflow model.
         instances: Of the deployment that answers; the one that shadows has one.
     """
     with contextlib.ExitStack() as stack:
@@ -117,15 +119,19 @@ def serving(folder: Path, scripts: dict[str, str], *, instances: int = 1) -> Ite
 
 @contextlib.contextmanager
 def replica(
-    edge: RunningEdge, folder: Path, endpoint: str, deployment: str, script: str, id: str
+    edge: RunningEdge, folder: Path, endpoint: str, deployment: str, script: str | Path, id: str
 ) -> Iterator[int]:
     """Start a replica of this id; give its process's id."""
     code = folder / id
     code.mkdir()
-    (code / "score.py").write_text(script)
+    name = f"{endpoint}-{deployment}"
+    if isinstance(script, Path):
+        server = ServerSpec(name, "1", "", "", model=str(script), flavor="mlflow", limits=LIMITS)
+    else:
+        (code / "score.py").write_text(script)
+        server = ServerSpec(name, "1", str(code), "score.py", limits=LIMITS)
     spec = ReplicaSpec(
-        ServerSpec(f"{endpoint}-{deployment}", "1", str(code), "score.py", limits=LIMITS),
-        endpoint, deployment, "1",
+        server, endpoint, deployment, "1",
         edge_url=edge.management, credential=edge.credential(endpoint, deployment, "1"),
         log_dir=str(folder / "logs"), pairs_dir=str(folder / "pairs" / endpoint),
     )

@@ -106,7 +106,6 @@ def _bentoml(model: str, folder: Path, program: Program, *, path: str, workers: 
 
 
 def _mlflow(model: str, folder: Path, program: Program, *, workers: int) -> Server:
-    [port] = free_ports(1)
     saved = folder / "model"
     if not saved.exists():
         subprocess.run(
@@ -114,16 +113,20 @@ def _mlflow(model: str, folder: Path, program: Program, *, workers: int) -> Serv
             env=variables({"MODEL": model}), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             timeout=START_S,
         )
-    command = [
-        program("mlflow"), "models", "serve", "-m", str(saved), "-h", "127.0.0.1", "-p", str(port),
-        "--env-manager", "local", "-w", str(workers),
-    ]
+    command, url = mlflow_server(saved, program, workers)
     body = json.dumps({"inputs": models.REQUEST["data"]}).encode()
     [values] = models.ANSWERS[model].values()
-    target = Target(
-        "mlflow", f"http://127.0.0.1:{port}/invocations", body, {}, {"predictions": values}
-    )
+    target = Target("mlflow", url, body, {}, {"predictions": values})
     return Server(command, target, {"MLFLOW_DISABLE_TELEMETRY": "true"})
+
+
+def mlflow_server(saved: Path, program: Program, workers: int) -> tuple[list[str], str]:
+    """Return the command that serves a saved model, and where it answers."""
+    [port] = free_ports(1)
+    return [
+        program("mlflow"), "models", "serve", "-m", str(saved), "-h", "127.0.0.1", "-p", str(port),
+        "--env-manager", "local", "-w", str(workers),
+    ], f"http://127.0.0.1:{port}/invocations"
 
 
 def _ray_serve(
@@ -190,7 +193,7 @@ def running(name: str, setting: Setting, model: str, folder: Path) -> Iterator[T
         CannotRun: It does not start on this machine.
     """
     own = Path(tempfile.mkdtemp(dir=folder))
-    server = setting(model, own, partial(_program, name))
+    server = setting(model, own, partial(program_of, name))
     log = own / "log"
     path = f"{Path(server.command[0]).parent}:{os.environ['PATH']}"   # for what it calls itself
     environment = {"MODEL": model, "PATH": path, **server.environment}
@@ -225,7 +228,8 @@ def best_setting(name: str, model: str, folder: Path) -> str:
     return max(found, key=lambda what: found[what])
 
 
-def _program(name: str, program: str) -> str:
+def program_of(name: str, program: str) -> str:
+    """Return the path of a program in a peer's environment."""
     path = ROOT / f".venv-bench-{name}" / "bin" / program
     if not path.exists():
         raise CannotRun(f"{path.relative_to(ROOT)} is missing: make .venv-bench-{name}/.installed")
