@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from inferay.errors import InvalidInput
 
@@ -19,6 +20,26 @@ MLMODEL = "MLmodel"
 def flavor_of(model_type: str | None, *, has_code: bool) -> str:
     """Return how a deployment scores: by the flavour of its model, or "" by its script."""
     return "" if has_code or model_type is None else FLAVORS.get(model_type, "")
+
+
+def flavors_of(model: Path) -> dict[str, Any]:
+    """Return the flavours that an MLflow model's file names.
+
+    Raises:
+        InvalidInput: The file is none of MLflow's.
+    """
+    import yaml
+
+    try:
+        found = yaml.safe_load((model / MLMODEL).read_text())
+        flavors = found["flavors"]
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+        said = str(error).splitlines()[0]
+        raise InvalidInput(
+            f"model: {model.name}/{MLMODEL} cannot be read ({type(error).__name__}: {said}); it "
+            "may be truncated: save the model again", code="BadMLmodel", target="model",
+        ) from error
+    return {str(name): dict(facts or {}) for name, facts in flavors.items()}
 
 
 def check_model(flavor: str, model: Path) -> None:

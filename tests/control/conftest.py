@@ -237,3 +237,13 @@ def invocation(data: Path, **properties: Any) -> dict[str, Any]:
     kind = "UriFolder" if data.is_dir() else "UriFile"
     inputs = {"inputData": {"input": {"jobInputType": kind, "uri": str(data)}}}
     return {"properties": {**inputs, **properties}}
+
+
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's empty tables, which take seconds to make."""
+    from mlflow import MlflowClient
+
+    folder = tmp_path_factory.mktemp("mlflow")
+    MlflowClient(f"sqlite:///{folder}/mlflow.db").search_registered_models()
+    return folder / "mlflow.db"

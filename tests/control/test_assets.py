@@ -183,7 +183,7 @@ def test_a_script_finds_the_model_under_its_own_name(
 
 
 @pytest.mark.parametrize(("reference", "said"), [
-    ("azureml:m@production", "no label 'production' of model m; the only one is 'latest'"),
+    ("azureml:m@production", "no label 'production' of model m; there is 'latest'"),
     ("azureml://registries/hub/models/m/versions/1", "no registries here; register it"),
     ("azureml://registries/hub/models/m/labels/latest", "is of the registry 'hub'"),
 ])

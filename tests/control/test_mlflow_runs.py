@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,9 +28,11 @@ class Away(MlflowStore):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning",
                             "ignore::FutureWarning")
 def test_jobs_are_runs_and_a_store_that_was_away_is_told_what_it_missed(
-    plane: Plane, make_code: Callable[..., Path], data: Path, caplog: pytest.LogCaptureFixture
+    plane: Plane, make_code: Callable[..., Path], data: Path, tables: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     deploy(plane, make_code())
+    shutil.copytree(tables.parent, plane.workspace.mlflow)
     store = Away(plane.workspace, {})
     runs = MlflowRuns(plane.context, store, pause_s=0.0)
     for name in ("done", "stopped"):

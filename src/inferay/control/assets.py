@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 
 from inferay.control import data, storage
 from inferay.control.context import Context
+from inferay.control.mlflow_store import is_of_mlflow, name_in
 from inferay.control.operations import Steps, begin
 from inferay.control.tables import Asset, Operation, now
 from inferay.control.tokens import Principal
@@ -38,6 +39,7 @@ from inferay.engine.resources import (
     parse_reference,
     to_rest,
 )
+from inferay.engine.scoring.flavors import MLMODEL, check_model, flavors_of
 from inferay.engine.storage import is_remote
 from inferay.engine.storage.download import download
 from inferay.errors import Conflict, InferayError, InvalidInput, NotFound, nearest
@@ -52,6 +54,9 @@ KINDS: Mapping[str, tuple[type[AssetEntity], str | None]] = {
 
 #: Kinds whose content is copied.
 SNAPSHOTS = ("models", "codes")
+
+#: Properties of a model that its view adds.
+TOLD = ("inferay.mlflow_version", "inferay.mlflow_notice", "inferay.labels")
 
 #: What a copied folder leaves out.
 LEFT_OUT = shutil.ignore_patterns("__pycache__", ".git", ".ipynb_checkpoints")
@@ -73,8 +78,15 @@ def put_asset(
     cls, uri_field = KINDS[kind]
     entity = from_rest(cls, name, body, version=version)
     properties: dict[str, Any] = to_rest(entity)["properties"]   # type: ignore[assignment]
+    properties["properties"] = {   # what a view tells of the registry is not to be registered
+        name: value for name, value in properties["properties"].items()
+        if name not in TOLD
+    }
     path = None
-    if uri_field is not None:
+    if uri_field is not None and kind == "models" and is_of_mlflow(properties[uri_field]):
+        path = properties[uri_field]
+        name_in(path)
+    elif uri_field is not None:
         path = storage.resolve_uri(context, session, who, properties[uri_field])
         if not is_remote(path):
             _check_local(path, uri_field)
@@ -82,7 +94,7 @@ def put_asset(
                 data.check_type(path, str(properties["dataType"]))
     version = version or next_version(session, kind, name)
     row = find_version(session, kind, name, version)
-    if row is not None and row.state != "Failed":
+    if row is not None and row.state != "Failed" and not _is_only_in_mlflow(row, path):
         if _same(row, properties, path):
             return row, False
         raise Conflict(
@@ -99,6 +111,12 @@ def put_asset(
     session.flush()
     begin(session, "asset.put", f"{kind}/{name}/versions/{version}", {"asset": row.id})
     return row, True
+
+
+def _is_only_in_mlflow(row: Asset, path: str | None) -> bool:
+    """Return whether this is the registration that copies a model of MLflow's server."""
+    uri = row.properties.get("modelUri")
+    return row.mlflow_version is not None and row.path is None and path == uri
 
 
 def _check_local(path: str, field: str) -> None:
@@ -124,10 +142,12 @@ def find(session: Session, kind: str, reference: str) -> Asset:
     """
     wanted = parse_reference(reference)
     _check_is_here(kind, wanted)
-    row = (
-        find_version(session, kind, wanted.name, wanted.version)
-        if wanted.version is not None else latest(session, kind, wanted.name)
-    )
+    if wanted.version is not None:
+        row = find_version(session, kind, wanted.name, wanted.version)
+    elif wanted.label not in (None, "latest"):
+        row = labelled(session, kind, wanted.name, str(wanted.label))
+    else:
+        row = latest(session, kind, wanted.name)
     if row is None:
         names = session.scalars(select(Asset.name).where(Asset.kind == kind).distinct())
         what = f"{wanted.name} version {wanted.version}" if wanted.version else wanted.name
@@ -136,11 +156,18 @@ def find(session: Session, kind: str, reference: str) -> Asset:
         )
     if row.state != "Succeeded":
         raise Conflict(f"the {_word(kind)} {row.name} version {row.version} is {row.state}")
+    if row.mlflow_version is not None and row.path is None:
+        uri = row.properties["modelUri"]
+        raise Conflict(
+            f"the model {row.name} version {row.version} is in MLflow's registry, and its content "
+            f"is not here yet; copy it: inferay model create -n {row.name} -v {row.version} "
+            f"-p {uri}", code="NotCopied", target=reference,
+        )
     return row
 
 
 def _check_is_here(kind: str, wanted: Reference) -> None:
-    """Check that a reference means an asset of this workspace, by version or as the latest.
+    """Check that a reference means an asset of this workspace.
 
     Raises:
         NotFound: It does not: an asset that happens to have the same name is another one.
@@ -151,11 +178,25 @@ def _check_is_here(kind: str, wanted: Reference) -> None:
             f"are no registries here; register it in this workspace and name it "
             f"azureml:{wanted.name}:VERSION", target=wanted.raw,
         )
-    if wanted.label not in (None, "latest"):
-        raise NotFound(
-            f"there is no label '{wanted.label}' of {_word(kind)} {wanted.name}; the only one is "
-            f"'latest', else give its version: azureml:{wanted.name}:VERSION", target=wanted.raw,
-        )
+
+
+def labelled(session: Session, kind: str, name: str, label: str) -> Asset:
+    """Return the version with a label, which is an alias in MLflow's registry.
+
+    Raises:
+        NotFound: None has it.
+    """
+    rows = session.scalars(select(Asset).where(Asset.kind == kind, Asset.name == name))
+    known = {one: row for row in rows for one in row.labels}
+    if label in known:
+        return known[label]
+    if label == "latest" and (row := latest(session, kind, name)) is not None:
+        return row
+    has = ", ".join(f"'{one}'" for one in sorted({*known, "latest"}))
+    raise NotFound(
+        f"there is no label '{label}' of {_word(kind)} {name}; there is {has}, else give its "
+        f"version: azureml:{name}:VERSION", target=f"{kind}/{name}",
+    )
 
 
 def latest(session: Session, kind: str, name: str) -> Asset | None:
@@ -189,13 +230,15 @@ def _snapshot(context: Context, operation: Operation) -> None:
         row = session.get_one(Asset, operation.payload["asset"])
     if row.kind not in SNAPSHOTS or row.path is None or row.content_hash is not None:
         return
-    source = Path(urlsplit(row.path).path if is_remote(row.path) else row.path)
+    source = _source(row.path)
     aside = context.workspace.assets / f".{operation.id}"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
     copy = aside / (source.name or "content")
     try:
-        if is_remote(row.path):
+        if is_of_mlflow(row.path):
+            context.mlflow.download(row.path, copy)
+        elif is_remote(row.path):
             with context.database.read() as session:
                 access = storage.access_to(context, session, [row.path])
             download(row.path, access, copy)
@@ -210,6 +253,11 @@ def _snapshot(context: Context, operation: Operation) -> None:
                 f"{source} cannot be copied: {error.args[0][0][2]}", target=str(source)
             ) from error
         raise
+    try:
+        described = _described(operation, row, copy)
+    except InferayError:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
     digest = hash_path(copy)
     folder = context.workspace.assets / row.kind / digest
     folder.parent.mkdir(exist_ok=True)
@@ -223,8 +271,33 @@ def _snapshot(context: Context, operation: Operation) -> None:
         _move(aside, folder)
     with context.database.write() as session:
         row = session.get_one(Asset, operation.payload["asset"])
+        row.properties = described
         row.content_hash = digest
         row.path = str(folder / copy.name)
+
+
+def _source(path: str) -> Path:
+    """Return a path whose name the copy of the content gets."""
+    if is_of_mlflow(path):
+        return Path(name_in(path))
+    return Path(urlsplit(path).path if is_remote(path) else path)
+
+
+def _described(operation: Operation, row: Asset, content: Path) -> dict[str, Any]:
+    """Return a version's properties, with what its content says of the model.
+
+    Raises:
+        InvalidInput: The content is no model of the type.
+    """
+    if row.kind != "models":
+        return row.properties
+    kind, flavors = row.properties["modelType"], row.properties.get("flavors")
+    if operation.payload.get("is_taken_over") and (content / MLMODEL).is_file():
+        kind = "mlflow_model"
+    if kind == "mlflow_model":
+        check_model("mlflow", content)
+        flavors = flavors or flavors_of(content)
+    return row.properties | {"modelType": kind, "flavors": flavors}
 
 
 def _move(aside: Path, folder: Path) -> None:
@@ -249,6 +322,8 @@ def _on_failure(session: Session, operation: Operation, error: InferayError) -> 
 
 def _same(row: Asset, properties: dict[str, Any], path: str | None) -> bool:
     """Return whether a version is what is registered again; a URI is not read anew."""
+    if not properties.get("flavors") and "flavors" in row.properties:   # as the content has them
+        properties = properties | {"flavors": row.properties["flavors"]}
     if row.properties != properties:
         return False
     if row.content_hash is None or path is None or is_remote(path):

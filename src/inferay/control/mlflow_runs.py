@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -161,13 +162,14 @@ class MlflowRuns:
                     row.tracked_as = job.status
 
 
-def watch(runs: MlflowRuns, stopping: threading.Event) -> None:
-    """Turn until told to stop."""
+def watch(turns: Sequence[Callable[[], None]], stopping: threading.Event) -> None:
+    """Take the turns until told to stop."""
     while not stopping.wait(INTERVAL_S):
-        try:
-            runs.turn()
-        except Exception:   # of the database: the next turn tells what this one did not
-            log.exception("the runs in MLflow cannot be kept")
+        for turn in turns:
+            try:
+                turn()
+            except Exception:   # of the database: the next turn tells what this one did not
+                log.exception("MLflow cannot be kept in step")
 
 
 def _tags(job: Job) -> dict[str, str]:

@@ -12,6 +12,7 @@ from inferay.control import assets, endpoints, environments, jobs, online_steps
 from inferay.control.context import Context
 from inferay.control.fleet import Fleet
 from inferay.control.issuers import Issuers
+from inferay.control.mlflow_registry import MlflowRegistry
 from inferay.control.mlflow_runs import MlflowRuns, watch
 from inferay.control.operations import Runner, Steps
 from inferay.edge_process import revive_edge
@@ -50,9 +51,12 @@ class Reconciler:
             for one in (("Ray head", revive_ray), ("edge", revive_edge))
         ]
         # MLflow may take seconds, or be away for hours: it has a thread of its own.
-        runs = MlflowRuns(context, context.mlflow)
+        turns = [
+            MlflowRegistry(context, context.mlflow).turn,
+            MlflowRuns(context, context.mlflow).turn,
+        ]
         self._tracking = threading.Thread(
-            target=watch, args=(runs, self._stopping), name="mlflow", daemon=True
+            target=watch, args=(turns, self._stopping), name="mlflow", daemon=True
         )
         fleet = Fleet(context)
         self._fleet = [

@@ -114,6 +114,9 @@ class Asset(Timed, Base):
         content_hash: sha256 of the snapshot, for models and code.
         path: Local path of the content: the snapshot's, or what the data asset points to.
         order: Grows with each version of a name, so that the latest is known.
+        mlflow_version: Of a model: MLflow's number for it, once it is in the registry.
+        mlflow_notice: In what the registry disagrees with this row; None: in nothing.
+        labels: The aliases that the registry has for it.
     """
 
     __tablename__ = "assets"
@@ -129,6 +132,9 @@ class Asset(Timed, Base):
     content_hash: Mapped[str | None] = mapped_column(String(64))
     path: Mapped[str | None]
     is_archived: Mapped[bool] = mapped_column(default=False)
+    mlflow_version: Mapped[str | None] = mapped_column(String(32))
+    mlflow_notice: Mapped[str | None]
+    labels: Mapped[list[str]] = mapped_column(default=list, server_default=text("'[]'"))
 
 
 class Datastore(Timed, Base):

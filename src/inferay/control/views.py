@@ -78,6 +78,13 @@ def asset_view(row: Asset) -> dict[str, Any]:
     properties = row.properties | {
         "provisioningState": row.state, "isArchived": row.is_archived,
     }
+    told = {
+        "inferay.mlflow_version": row.mlflow_version, "inferay.mlflow_notice": row.mlflow_notice,
+        "inferay.labels": " ".join(row.labels or []),
+    }
+    properties["properties"] = (properties.get("properties") or {}) | {
+        name: value for name, value in told.items() if value
+    }
     if row.error is not None:
         properties["error"] = row.error
     if row.content_hash is not None:
