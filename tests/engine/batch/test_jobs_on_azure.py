@@ -24,12 +24,14 @@ RunJob = Callable[..., Result]
 #: A row per file, and a file of the user's own per mini-batch.
 ROWS_AND_FILES = """
     import os
+    import time
 
     def init():
         global OUT
         OUT = os.environ["AZUREML_BI_OUTPUT_PATH"]
 
     def run(mini_batch):
+        time.sleep(0.05)   # so that a driver has time to look whether it is to stop
         names = [os.path.basename(path) for path in mini_batch]
         with open(os.path.join(OUT, names[0] + ".out"), "w") as file:
             file.write(",".join(names))
