@@ -150,6 +150,10 @@ def test_assets_are_created_shown_listed_and_deleted(inferay: Inferay, project: 
     assert inferay("model", "create", "-n", "m", "-p", "weights.bin").json["version"] == "2"   # type: ignore[index]
     assert inferay("model", "list", "-n", "m", "--query", "[].version", "-o", "tsv").out == "2\n1\n"
     assert inferay("model", "show", "-n", "m", "-l", "latest").json["version"] == "2"   # type: ignore[index]
+    got = inferay("model", "download", "-n", "m", "-l", "latest", "-p", "down")
+    assert (got.code, (project / "down/m/weights.bin").read_bytes()) == (0, b"2")
+    wrong = inferay("model", "download", "-n", "m", "-l", "prod")
+    assert (wrong.code, "there is 'latest'" in wrong.err) == (3, True)
     inferay("data", "create", "-n", "d", "-p", "data")
     assert inferay("data", "show", "-n", "d", "--query", "type", "-o", "tsv").out == "uri_folder\n"
     (project / "conda.yml").write_text("dependencies: [python=3.11, {pip: [nosuchpackage]}]\n")

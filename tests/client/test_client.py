@@ -82,6 +82,27 @@ def test_assets_are_numbered_found_and_deleted(client: Client, project: Path) ->
         client.environments.get("e", label="stable")
 
 
+def test_a_models_content_can_be_had_again_and_overwrites_nothing(
+    client: Client, project: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "net"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "weights").write_bytes(b"1")
+    (folder / "inner" / "a b#%41").write_bytes(b"2")
+    client.models.create_or_update(Model(name="kept", path=str(folder)))
+    client.models.create_or_update(Model(name="single", path=str(folder / "weights")))
+    target = tmp_path / "down"
+    files = client.models.download("kept", "1", target)
+    assert {str(file.relative_to(target)): file.read_bytes() for file in files} == {
+        "kept/net/weights": b"1", "kept/net/inner/a b#%41": b"2"
+    }
+    assert client.models.download("single", "1", target) == [target / "single" / "weights"]
+    with pytest.raises(Conflict, match="exists already; choose another download path"):
+        client.models.download("kept", "1", target)
+    with pytest.raises(NotFound, match="there is no model kept version 7"):
+        client.models.download("kept", "7", target)
+
+
 def test_a_job_is_invoked_awaited_downloaded_and_its_logs_are_read(
     client: Client, project: Path
 ) -> None:

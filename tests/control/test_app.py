@@ -48,6 +48,8 @@ POLICY: dict[tuple[str, str], str] = {
     ("GET", "/v1/datastores/{name}"): "reader",
     ("PUT", "/v1/datastores/{name}"): "admin",
     ("DELETE", "/v1/datastores/{name}"): "admin",
+    ("GET", "/v1/datastores/{name}/uploads/{digest}"): "admin",
+    ("PUT", "/v1/datastores/{name}/uploads/{digest}/{path:path}"): "admin",
     ("POST", "/endpoints/{endpoint}/jobs"): "scorer",
     ("GET", "/v1/jobs"): "reader",
     ("GET", "/v1/jobs/{name}"): "jobs",
@@ -67,9 +69,17 @@ POLICY: dict[tuple[str, str], str] = {
     ("GET", "/v1/{kind}/{name}"): "reader",
     ("GET", "/v1/{kind}/{name}/versions"): "reader",
     ("GET", "/v1/{kind}/{name}/versions/{version}"): "reader",
+    ("GET", "/v1/{kind}/{name}/labels/{label}"): "reader",
+    ("GET", "/v1/models/{name}/versions/{version}/files"): "reader",
+    ("GET", "/v1/models/{name}/versions/{version}/files/{path:path}"): "reader",
     ("PUT", "/v1/{kind}/{name}/versions/{version}"): "admin",
     ("POST", "/v1/{kind}/{name}/versions"): "admin",
     ("DELETE", "/v1/{kind}/{name}/versions/{version}"): "admin",
+    ("POST", "/v1/{kind}/{name}/archive"): "admin",
+    ("POST", "/v1/{kind}/{name}/restore"): "admin",
+    ("POST", "/v1/{kind}/{name}/versions/{version}/archive"): "admin",
+    ("POST", "/v1/{kind}/{name}/versions/{version}/restore"): "admin",
+    ("POST", "/v1/environments/{name}/versions/{version}/build"): "admin",
 }
 
 #: Who gets past which rule, on endpoint `digits`.
@@ -119,6 +129,7 @@ def test_each_role_reaches_exactly_what_the_rules_say(
         if "/jobs/" in address:
             address = address.replace("{name}", "j")
         address = address.replace("{name}", "digits").replace("{version}", "1")
+        address = address.replace("{label}", "latest").replace("{digest}", "0" * 64)
         address = address.replace("{key}", "00000000-0000-0000-0000-000000000000")
         for who, client in clients.items():
             answer = client.request(method, address, json={})

@@ -17,7 +17,7 @@ from inferay.control.applications import (
 )
 from inferay.control.context import Machine
 from inferay.engine.resources import OnlineDeployment, from_rest
-from inferay.errors import InvalidInput, NotFound
+from inferay.errors import Conflict, InvalidInput, NotFound
 from inferay.serve.replica_spec import ApplicationSpec, ReplicaResources
 from inferay.serve.routing import credential
 from tests.control.conftest import Plane
@@ -102,7 +102,8 @@ def test_a_model_of_mlflow_needs_no_code(plane: Plane, tmp_path: Path) -> None:
     (tmp_path / "clf").mkdir()
     model = {"modelUri": str(tmp_path / "clf"), "modelType": "mlflow_model"}
     plane.put("/v1/models/m/versions/1", {"properties": model})
-    with pytest.raises(InvalidInput, match="clf is no MLflow model: it has no file MLmodel"):
+    said = "model m version 1 is Failed: .*clf is no MLflow model: it has no file MLmodel"
+    with pytest.raises(Conflict, match=said):
         resolved(plane, codeConfiguration=None, model="azureml:m:1")
     (tmp_path / "clf" / "MLmodel").write_text("flavors: {}\n")
     plane.put("/v1/models/m/versions/2", {"properties": model})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from inferay.cli.connection import connect
@@ -77,15 +78,19 @@ def add(groups: Groups) -> None:
             shown.add_argument("--include-archived", action="store_const", dest="view", const="All")
             for word in ("archive", "restore"):
                 command = group.command(word, _archive, f"{word} a {name}: one version, or all")
-                command.add_argument("-n", "--name", required=True)
-                command.add_argument("-v", "--version")
+                _named(command, name)
+        if name == "model":
+            download = group.command("download", _download, "copy a model's file or folder here")
+            _named(download, name)
+            download.add_argument("-p", "--download-path", default=".", metavar="FOLDER",
+                                  help="it goes below FOLDER/NAME")
 
 
 def _named(parser: Parser, group: str) -> None:
     parser.add_argument("-n", "--name", required=True)
     if group in VERSIONED:
         parser.add_argument("-v", "--version")
-        parser.add_argument("-l", "--label", choices=["latest"])
+        parser.add_argument("-l", "--label")
 
 
 def _service(options: argparse.Namespace) -> Any:
@@ -144,7 +149,23 @@ def _list(options: argparse.Namespace) -> Any:
 
 
 def _archive(options: argparse.Namespace) -> None:
-    getattr(_service(options), options.command)(options.name, options.version)
+    version = options.version if options.label is None else _version(options)
+    getattr(_service(options), options.command)(options.name, version)
+
+
+def _download(options: argparse.Namespace) -> None:
+    version = _version(options)
+    files = _service(options).download(options.name, version, options.download_path)
+    print(f"{len(files)} files of model {options.name} version {version} are in "
+          f"{Path(options.download_path, options.name)}")
+
+
+def _version(options: argparse.Namespace) -> str:
+    """Return the version that is meant, by itself, by its label, or as the latest."""
+    if options.version is not None:
+        return str(options.version)
+    found = _service(options).get(options.name, label=options.label)
+    return str(found.version)
 
 
 def _delete(options: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ from inferay.client.data import DataAssets
 from inferay.client.http import Address, Http
 from inferay.client.jobs import Jobs
 from inferay.client.online import OnlineDeployments, OnlineEndpoints
-from inferay.client.resources import Assets, Environments, Named
+from inferay.client.resources import Environments, Models, Named
 from inferay.engine.resources import Compute, Datastore, Environment, Model
 from inferay.errors import InvalidInput
 
@@ -39,7 +39,7 @@ class Client:
         self.batch_deployments = BatchDeployments(self.http)
         self.online_endpoints = OnlineEndpoints(self.http)
         self.online_deployments = OnlineDeployments(self.http)
-        self.models = Assets(self.http, "models", Model)
+        self.models = Models(self.http, "models", Model)
         self.data = DataAssets(self.http)
         self.environments = Environments(self.http, "environments", Environment)
         self.datastores = Named(self.http, "datastores", Datastore)

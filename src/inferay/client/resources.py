@@ -14,15 +14,16 @@ from inferay.engine.resources import (
     Asset,
     Entity,
     Environment,
+    Model,
     from_rest,
     is_local_path,
     resolve_local_paths,
     to_rest,
 )
 from inferay.errors import (
+    Conflict,
     InferayError,
     InvalidInput,
-    NotFound,
     Unavailable,
     UserCodeError,
 )
@@ -114,16 +115,16 @@ class Assets(Generic[A]):
         return self._entity(name, view)
 
     def get(self, name: str, version: str | None = None, label: str | None = None) -> A:
-        """Return a version; the one registered last where neither version nor label is given.
+        """Return a version; the one with a label; the one registered last where neither is given.
 
         Raises:
             NotFound: There is none.
         """
-        if label not in (None, "latest"):
-            raise NotFound(f"there is no label '{label}'; the only one is 'latest'")
+        address = f"/v1/{self._kind}/{segment(name)}"
+        if label is not None and version is None:
+            return self._entity(name, self._http.get(f"{address}/labels/{segment(label)}"))
         wanted = segment(version or "latest")
-        address = f"/v1/{self._kind}/{segment(name)}/versions/{wanted}"
-        return self._entity(name, self._http.get(address))
+        return self._entity(name, self._http.get(f"{address}/versions/{wanted}"))
 
     def list(self, name: str | None = None, *, view: str = "ActiveOnly") -> list[A]:
         """Return the latest version of every name, or all versions of one.
@@ -187,6 +188,29 @@ class Environments(Assets[Environment]):
         _, operation = self._http.post_waited(address, {})
         if operation is not None and wait:
             wait_for(self._http, operation)
+
+
+class Models(Assets[Model]):
+    """Models, whose content can be had again."""
+
+    def download(
+        self, name: str, version: str, download_path: str | Path = "."
+    ) -> list[Path]:
+        """Copy a model's file or folder below `download_path/NAME`; return the files, all new.
+
+        Raises:
+            NotFound: There is no such version.
+            Conflict: A file is there already.
+        """
+        address = f"/v1/models/{segment(name)}/versions/{segment(version)}/files"
+        names = [one["name"] for one in self._http.get(address)["value"]]
+        targets = [Path(download_path, name, one) for one in names]
+        for target in targets:
+            if target.exists():
+                raise Conflict(f"{target} exists already; choose another download path")
+        for one, target in zip(names, targets, strict=True):
+            self._http.download(f"{address}/{quote(one)}", target)
+        return targets
 
 
 def upload(http: Http, path: str) -> str:

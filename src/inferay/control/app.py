@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 import inferay
 from inferay.control.context import Context
-from inferay.control.routes import archive, assets, data, endpoints, jobs, meta, online
+from inferay.control.routes import archive, assets, data, endpoints, jobs, meta, models, online
 from inferay.errors import (
     Conflict,
     InferayError,
@@ -48,7 +48,7 @@ def create_app(context: Context) -> FastAPI:
     )
     app.state.context = context
     # The routes of assets take any word, so they are last.
-    for module in (meta, endpoints, data, online, jobs, archive, assets):
+    for module in (meta, endpoints, data, online, jobs, archive, models, assets):
         app.include_router(module.router)
     app.add_exception_handler(InferayError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_request_error)

@@ -155,7 +155,11 @@ def find(session: Session, kind: str, reference: str) -> Asset:
             f"there is no {_word(kind)} {what}{nearest(wanted.name, names)}", target=reference
         )
     if row.state != "Succeeded":
-        raise Conflict(f"the {_word(kind)} {row.name} version {row.version} is {row.state}")
+        why = f": {row.error['message']}" if row.error else ""
+        raise Conflict(
+            f"the {_word(kind)} {row.name} version {row.version} is {row.state}{why}",
+            target=reference,
+        )
     if row.mlflow_version is not None and row.path is None:
         uri = row.properties["modelUri"]
         raise Conflict(
@@ -192,6 +196,8 @@ def labelled(session: Session, kind: str, name: str, label: str) -> Asset:
         return known[label]
     if label == "latest" and (row := latest(session, kind, name)) is not None:
         return row
+    if not known and latest(session, kind, name) is None:
+        raise NotFound(f"there is no {_word(kind)} {name}", target=f"{kind}/{name}")
     has = ", ".join(f"'{one}'" for one in sorted({*known, "latest"}))
     raise NotFound(
         f"there is no label '{label}' of {_word(kind)} {name}; there is {has}, else give its "

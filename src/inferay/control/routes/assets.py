@@ -165,6 +165,13 @@ def get_version(context: Ctx, who: Reader, kind: Kind, name: str, version: str) 
     return asset_view(row)
 
 
+@router.get("/{kind}/{name}/labels/{label}")
+def get_labelled(context: Ctx, who: Reader, kind: Kind, name: str, label: str) -> dict[str, Any]:
+    """Return the version with a label: `latest`, or an alias of MLflow's registry."""
+    with context.database.read() as session:
+        return asset_view(service.labelled(session, kind, name, label))
+
+
 @router.put("/{kind}/{name}/versions/{version}")
 def put_version(
     context: Ctx, who: Admin, kind: Kind, name: str, version: str, body: Json

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
@@ -14,7 +16,7 @@ from inferay.control.context import Context
 from inferay.control.tables import Operation
 from inferay.control.tokens import Principal, authenticate
 from inferay.control.views import operation_view
-from inferay.errors import InvalidInput
+from inferay.errors import InvalidInput, NotFound
 
 #: A body is a declaration, never data: files go through uploads.
 BODY_BYTES_MAX = 4 << 20
@@ -153,3 +155,15 @@ def operation_answer(
         address = f"{context.url}/v1/operations/{operation.id}"
         headers = {"Azure-AsyncOperation": address, "Location": address, "Retry-After": "1"}
     return JSONResponse(view, status_code=status, headers=headers)
+
+
+def inside(folder: Path, path: str) -> Path:
+    """Return the file below the folder, links resolved.
+
+    Raises:
+        NotFound: There is none, or it lies elsewhere.
+    """
+    file = Path(os.path.realpath(folder / path)) if "\0" not in path else folder
+    if not file.is_relative_to(os.path.realpath(folder)) or not os.path.isfile(file):
+        raise NotFound(f"there is no file '{path}'", target=path)
+    return file

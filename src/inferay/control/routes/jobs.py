@@ -29,6 +29,7 @@ from inferay.control.routes.common import (
     OptionalJson,
     Reader,
     body_of,
+    inside,
     settle,
 )
 from inferay.control.storage import access_of
@@ -185,7 +186,7 @@ def get_log(
 ) -> Response:
     """Return a log from an offset on, 1 MiB at most; what users print is text, never a page."""
     _job(context, who, name)
-    file = _inside(context.workspace.job_folder(name) / "logs", path)
+    file = inside(context.workspace.job_folder(name) / "logs", path)
     with open(file, "rb") as log:
         log.seek(offset)
         content = log.read(LOG_BYTES_MAX)
@@ -212,7 +213,7 @@ def get_output(context: Ctx, who: Caller, name: str, path: str) -> Response:
         return StreamingResponse(
             content_of(context, job, path), media_type="application/octet-stream"
         )
-    file = _inside(Path(job.output), path)
+    file = inside(Path(job.output), path)
     return FileResponse(file, media_type="application/octet-stream")
 
 
@@ -251,19 +252,7 @@ def _files(folder: Path) -> list[dict[str, Any]]:
         for file in sorted(files):
             name = os.path.relpath(os.path.join(parent, file), folder)
             with contextlib.suppress(NotFound, FileNotFoundError):   # a link out, or gone since
-                size = _inside(folder, name).stat().st_size
+                size = inside(folder, name).stat().st_size
                 if not file.startswith("."):
                     found.append({"name": name, "sizeBytes": size})
     return found
-
-
-def _inside(folder: Path, path: str) -> Path:
-    """Return the file below the folder, links resolved.
-
-    Raises:
-        NotFound: There is none, or it lies elsewhere.
-    """
-    file = Path(os.path.realpath(folder / path)) if "\0" not in path else folder
-    if not file.is_relative_to(os.path.realpath(folder)) or not os.path.isfile(file):
-        raise NotFound(f"there is no file '{path}'", target=path)
-    return file
