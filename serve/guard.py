@@ -107,7 +107,7 @@ class Guard:
         try:
             if is_shadow:
                 await self._app(scope, receive, self._signed(send))
-            elif TARGETS in marks and scope["path"] == "/score":
+            elif TARGETS in marks and _is_scored(scope["path"]):
                 await self._answer_marked(marks, scope, receive, send)
             else:
                 await self._app(scope, receive, send)
@@ -216,6 +216,11 @@ class _Copy:
             pieces.append(piece)
         else:
             pieces.clear()
+
+
+def _is_scored(path: str) -> bool:
+    """Return whether a path is one whose requests are copied; gRPC's are not."""
+    return path == "/score" or path.endswith("/infer")
 
 
 async def _refuse(send: Send, *, is_open: bool) -> None:

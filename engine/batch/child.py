@@ -244,6 +244,10 @@ def _load(settings: WorkerSettings) -> Scoring:
         from inferay.engine.scoring.mlflow_batch import MlflowBatch
 
         return MlflowBatch(Path(settings.model))
+    if settings.flavor == "triton":
+        from inferay.engine.scoring.triton_batch import TritonBatch
+
+        return TritonBatch(Path(settings.model))
     return ScoringScript.load(
         Path(settings.code_dir), settings.scoring_script, packages=settings.packages
     )

@@ -266,7 +266,7 @@ class WorkerSettings:
         model_dir: Value of `AZUREML_MODEL_DIR`, or "".
         model: The model's file or folder in it, or "".
         model_hash: Of a registered model, which is checked before it is loaded; "": of none.
-        flavor: What scores with the model alone: `mlflow`; "" for the script.
+        flavor: What scores with the model alone: `mlflow` or `triton`; "" for the script.
         root: What the units' paths are relative to.
         store: Folder of the job's store.
         segment: Name of the segment that this worker creates, without its ending.

@@ -99,7 +99,7 @@ class JobSpec:
         code: Absolute path of the folder with the scoring script, or "" with a flavor.
         scoring_script: The script's path in it, or "".
         model: Absolute path of the model's file or folder, or "".
-        flavor: What scores with the model alone: `mlflow`; "" for the script.
+        flavor: What scores with the model alone: `mlflow` or `triton`; "" for the script.
         settings: As they hold for this job.
         workers: How many, and what they ask for.
         packages: Packages that the environment declares.

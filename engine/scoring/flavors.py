@@ -8,7 +8,7 @@ from typing import Any
 from inferay.errors import InvalidInput
 
 #: The flavour of each type of model that brings what it takes to score it.
-FLAVORS = {"mlflow_model": "mlflow"}
+FLAVORS = {"mlflow_model": "mlflow", "triton_model": "triton"}
 
 #: Of the error about a table without a column that the model needs: no row of its file has it.
 COLUMNS_MISSING = "ColumnsMissing"
@@ -48,6 +48,10 @@ def check_model(flavor: str, model: Path) -> None:
     Raises:
         InvalidInput: It is not.
     """
+    if flavor == "triton":
+        from inferay.engine.scoring.triton.layout import check_repository
+
+        check_repository(model)
     if flavor == "mlflow" and not (model / MLMODEL).is_file():
         raise InvalidInput(
             f"model: {model} is no MLflow model: it has no file {MLMODEL}; give the folder that "

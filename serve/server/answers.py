@@ -35,6 +35,8 @@ InThread = Callable[[Callable[[], Any]], Any]
 
 def answer_of(result: Any, in_thread: InThread) -> Answer:
     """Return the answer that a result of `run()` is."""
+    if isinstance(result, Answer):   # of a model that speaks a protocol of its own
+        return result
     if is_response(result):
         return _from_response(result, in_thread)
     try:

@@ -41,9 +41,7 @@ TIMED_OUT = (REASON, b"request_timeout")
 BUSY = (REASON, b"too_many_pending_requests")
 TOO_LARGE = (REASON, b"body_too_large")
 
-_METHODS = {
-    "/": ("GET", "HEAD"), "/swagger.json": ("GET", "HEAD"), "/score": ("GET", "POST", "OPTIONS"),
-}
+_METHODS = {"/": ("GET", "HEAD"), "/swagger.json": ("GET", "HEAD")}
 _NO_ROUTE = (
     "The requested URL was not found on the server. If you entered the URL manually please check "
     "your spelling and try again."
@@ -52,10 +50,10 @@ _NO_METHOD = "The method is not allowed for the requested URL."
 
 
 class InferenceApp:
-    """Answers `/`, `/score` and `/swagger.json`.
+    """Answers `/`, `/swagger.json`, and what the entry does: `/score`.
 
     Args:
-        entry: The user's `run()`; its `init()` is done.
+        entry: The user's `run()`, whose `init()` is done, or a model.
         limits: How much is taken on at once.
         code_dir: Of the script, for the user's tracebacks.
         swagger: Documents by version, from `swagger.documents`.
@@ -122,7 +120,7 @@ class InferenceApp:
     async def _answer(self, scope: Scope, receive: Receive) -> tuple[Answer, Callable[[], None]]:
         """Return the answer, and what is to be called when it is sent."""
         path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
-        methods = _METHODS.get(path)
+        methods = _METHODS.get(path) or self._entry.methods(path)
         if methods is None:
             raise Refused(404, _NO_ROUTE)
         if scope["method"] not in methods:
@@ -132,9 +130,8 @@ class InferenceApp:
         if path == "/swagger.json":
             return self._describe(scope["query_string"]), _nothing
         request = await self._read(scope, receive, path)
-        if request.method == "OPTIONS" and self._entry.kind != "raw":
-            return Answer(200, b"", _TEXT, has_failed=False), _nothing
-        return await self._score(request)
+        told = self._entry.told(request)
+        return (told, _nothing) if told is not None else await self._score(request)
 
     def _health(self) -> Answer:
         if self.is_stuck:
@@ -262,6 +259,14 @@ async def _send_answer(
     headers.append(_SERVER)
     headers += ids
     body = answer.body
+    if answer.trailers is not None and isinstance(body, bytes):
+        await send({
+            "type": "http.response.start", "status": answer.status, "headers": headers,
+            "trailers": True,
+        })
+        await send({"type": "http.response.body", "body": body})
+        await send({"type": "http.response.trailers", "headers": answer.trailers})
+        return
     if isinstance(body, bytes):
         if answer.status not in WITHOUT_BODY:
             headers.append((b"content-length", str(len(body)).encode()))

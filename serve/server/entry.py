@@ -18,10 +18,17 @@ from typing import Any, Literal, Protocol
 from urllib.parse import parse_qsl
 
 from inferay.errors import UserCodeError
-from inferay.serve.server.http import Refused, Request
+from inferay.serve.server.http import Answer, Refused, Request
 
 #: The argument of `run()` that takes the request's headers.
 REQUEST_HEADERS = "request_headers"
+
+#: Where a script's requests go.
+SCORE = "/score"
+SCORE_METHODS = ("GET", "POST", "OPTIONS")
+
+#: What a browser is told that asks which methods there are.
+OPTIONS = Answer(200, b"", b"text/plain; charset=utf-8", has_failed=False)
 
 _PLAIN = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -48,6 +55,12 @@ class Handler(Protocol):
             Refused: They are not what it can take.
         """
 
+    def methods(self, path: str) -> tuple[str, ...] | None:
+        """Return the methods of a path that it answers, or None if that is not its own."""
+
+    def told(self, request: Request) -> Answer | None:
+        """Return the answer to what needs no call of `run`, or None."""
+
     def arguments(self, request: Request) -> dict[str, Any]:
         """Return what `run` is called with; see `Entry.arguments`."""
 
@@ -70,6 +83,14 @@ class Entry:
     parameters: tuple[inspect.Parameter, ...]
     takes_headers: bool
     is_async: bool
+
+    def methods(self, path: str) -> tuple[str, ...] | None:
+        """Return the methods of `/score`."""
+        return SCORE_METHODS if path == SCORE else None
+
+    def told(self, request: Request) -> Answer | None:
+        """Return nothing but what a browser asks ahead."""
+        return OPTIONS if request.method == "OPTIONS" and self.kind != "raw" else None
 
     def arguments(self, request: Request) -> dict[str, Any]:
         """Return what `run()` is called with.

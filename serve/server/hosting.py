@@ -81,6 +81,11 @@ def _load(spec: ServerSpec) -> _Loaded:
 
         entry = MlflowEntry(Path(spec.model))
         return _Loaded(entry, Path(spec.model), _nothing, entry.schemas)
+    if spec.flavor == "triton":
+        from inferay.serve.server.triton_entry import TritonEntry
+
+        repository = TritonEntry(Path(spec.model))
+        return _Loaded(repository, Path(spec.model), repository.close, repository.schemas)
     code_dir = Path(spec.code_dir)
     install_aliases()
     script = ScoringScript.load(

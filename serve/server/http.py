@@ -47,6 +47,7 @@ class Answer:
         has_failed: Whether `run()` failed: what `x-ms-run-function-failed` says; None leaves the
             header as it is in `headers`, or out.
         run_s: How long `run()` took; None if it was not called.
+        trailers: Headers that follow the body; None: there are none.
     """
 
     status: int
@@ -55,6 +56,7 @@ class Answer:
     headers: Headers = field(default_factory=list)
     has_failed: bool | None = None
     run_s: float | None = None
+    trailers: Headers | None = None
 
 
 class Refused(Exception):

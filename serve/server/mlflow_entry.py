@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from inferay.engine.scoring.mlflow_model import MlflowModel, type_name
 from inferay.errors import InvalidInput
-from inferay.serve.server.http import Refused, Request
+from inferay.serve.server.entry import OPTIONS, SCORE, SCORE_METHODS
+from inferay.serve.server.http import Answer, Refused, Request
 from inferay.serve.server.mlflow_input import data_of
 
 #: How Swagger calls MLflow's types.
@@ -36,6 +37,14 @@ class MlflowEntry:
 
     def __init__(self, folder: Path) -> None:
         self.model = MlflowModel(folder)
+
+    def methods(self, path: str) -> tuple[str, ...] | None:
+        """Return the methods of `/score`."""
+        return SCORE_METHODS if path == SCORE else None
+
+    def told(self, request: Request) -> Answer | None:
+        """Return nothing but what a browser asks ahead."""
+        return OPTIONS if request.method == "OPTIONS" else None
 
     def arguments(self, request: Request) -> dict[str, Any]:
         """Return what `run` is called with.

@@ -21,7 +21,7 @@ class ServerSpec:
         model_dir: Value of `AZUREML_MODEL_DIR`, or "".
         model: The model's file or folder in it, or "".
         model_hash: Of a registered model, which is checked before it is loaded; "": of none.
-        flavor: What serves the model without a script: `mlflow`; "" for the script.
+        flavor: What serves the model without a script: `mlflow` or `triton`; "" for the script.
         environment_variables: Set before the script is imported.
         packages: Packages that the environment declares, for the error about a missing one.
         environment: What the process is to run in; None: the cluster's own Python.

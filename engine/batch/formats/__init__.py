@@ -53,7 +53,7 @@ def make_encoder(output_action: str, file_name: str, flavor: str = "") -> Encode
         from inferay.engine.batch.formats.jsonl import JsonEncoder
 
         return JsonEncoder()
-    if flavor == "mlflow" and output_action == "append_row":
+    if flavor and output_action == "append_row":
         from inferay.engine.batch.formats.predictions import PredictionsEncoder
 
         return PredictionsEncoder()

@@ -1,0 +1,1 @@
+"""Triton model repositories, served and scored without code: ONNX Runtime and Python backends."""
