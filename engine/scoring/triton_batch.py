@@ -73,7 +73,12 @@ class TritonBatch:
             part = {name: values[first:first + rows_max] for name, values in inputs.items()}
             if not model.config.rows_max:
                 part = {name: values[0] for name, values in part.items()}
-            outputs = model.infer(part)
+            try:
+                outputs = model.infer(part)
+            except InvalidInput as error:
+                raise InvalidInput(
+                    error.message, code="SignatureMismatch", target=error.target
+                ) from None
             found += _rows(outputs, min(rows_max, len(batch) - first) if model.config.rows_max
                            else None)
         return pandas.DataFrame({PREDICTION: _column(found)})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,17 @@ from tests import triton_models
 from tests.local.conftest import Local
 
 pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+
+#: What is no request of the protocol.
+WRONG = (
+    b"", b"{", b"[]", b'{"inputs": 1}', b'{"inputs": [1]}', b'{"inputs": [{"name": "x"}]}',
+    b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2]}]}',
+    b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, -3], "data": [1, 2, 3]}]}',
+    b'{"inputs": [{"name": "x", "datatype": "FP33", "shape": [1, 3], "data": [1, 2, 3]}]}',
+    b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": {"a": 1}}]}',
+    b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], '
+    b'"parameters": {"binary_data_size": 12}}]}',
+)
 
 DEPLOYMENT = """\
 name: blue
@@ -90,7 +100,7 @@ def _context(ca: str) -> Any:
 
 
 @pytest.fixture
-def served(local: Local) -> Iterator[Served]:
+def served(local: Local) -> Served:
     key = local.endpoint("models")
     triton_models.linear(local.folder / "repository" / "linear", versions=(1, 2))
     triton_models.double(local.folder / "repository" / "double")
@@ -100,7 +110,7 @@ def served(local: Local) -> Iterator[Served]:
     with local.http() as http:
         port = http.base_url.port
     assert port is not None
-    yield Served(local, key, port)
+    return Served(local, key, port)
 
 
 def test_tritons_clients_find_ask_and_are_refused(served: Served) -> None:
@@ -131,7 +141,8 @@ def test_tritons_clients_find_ask_and_are_refused(served: Served) -> None:
             ("linear", {"x": x[:, :2]}, "unexpected shape for input 'x'"),
             ("linear", {"x": x.astype(numpy.int32)}, "data-type is 'INT32', but model 'linear'"),
             ("linear", {"x": numpy.ones((5, 3), numpy.float32)}, "batch-size must be 1 to 4"),
-            ("liner", {"x": x}, "'liner' is not found; there is double, linear, magika; did you mean 'linear'?"),
+            ("liner", {"x": x},
+             "'liner' is not found; there is double, linear, magika; did you mean 'linear'?"),
             ("double", {"VALUES": -x[:, :2], "NAMES": numpy.full((2, 1), b"a", numpy.object_)},
              "a value is negative"),
             ("double", {"VALUES": 5000 + x[:, :2], "NAMES": numpy.full((2, 1), b"a", object)},
@@ -204,26 +215,18 @@ def test_requests_in_flight_together_are_one_batch_and_each_has_its_rows(served:
         numpy.testing.assert_allclose(one, x @ triton_models.WEIGHTS[2] + 1)
 
 
-@pytest.mark.parametrize("body", [
-    b"", b"{", b"[]", b'{"inputs": 1}', b'{"inputs": [1]}', b'{"inputs": [{"name": "x"}]}',
-    b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2]}]}',
-    b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, -3], "data": [1, 2, 3]}]}',
-    b'{"inputs": [{"name": "x", "datatype": "FP33", "shape": [1, 3], "data": [1, 2, 3]}]}',
-    b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": {"a": 1}}]}',
-    b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], '
-    b'"parameters": {"binary_data_size": 12}}]}',
-])
 def test_what_is_no_request_of_the_protocol_is_refused_in_its_own_form(
-    served: Served, body: bytes
+    served: Served
 ) -> None:
+    headers = {"authorization": f"Bearer {served.key}"}
     with served.local.http() as http:
-        answer = http.post(
-            "/endpoints/models/v2/models/linear/infer", content=body,
-            headers={"authorization": f"Bearer {served.key}"},
-        )
-    assert answer.status_code == 424
-    assert answer.headers["ms-azureml-model-error-statuscode"] == "400"
-    assert isinstance(answer.json()["error"], str)
+        for body in WRONG:
+            answer = http.post(
+                "/endpoints/models/v2/models/linear/infer", content=body, headers=headers
+            )
+            assert answer.status_code == 424, body
+            assert answer.headers["ms-azureml-model-error-statuscode"] == "400"
+            assert isinstance(answer.json()["error"], str)
 
 
 def test_a_call_without_a_key_or_of_no_method_is_refused(served: Served) -> None:
