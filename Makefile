@@ -88,7 +88,7 @@ lock: install
 	$(BIN)/uv pip compile pyproject.toml --extra demo --group dev --universal \
 	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	  --quiet $(UV_FLAGS) --output-file requirements.lock
-	$(BIN)/uv pip compile pyproject.toml --extra demo --group bench --universal \
+	$(BIN)/uv pip compile pyproject.toml --extra demo --extra triton --group bench --universal \
 	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	  --quiet $(UV_FLAGS) --output-file benchmarks/requirements.lock
 	@for peer in $(PEERS); do \

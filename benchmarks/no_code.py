@@ -4,6 +4,8 @@
                     `mlflow models predict` (as CSV, which is what that takes)
     no_code_mlflow  online: through the edge, beside `mlflow models serve`
 
+    cold_mlflow     online: the parts of a replica's start, in an environment that is built
+
 `python -m benchmarks.no_code MODEL TABLE OUTPUT` is the plain one: it loads the model, says
 `ready`, waits for a line, scores the table, writes its rows, and says how long that took.
 """
@@ -175,6 +177,77 @@ def online(folder: Path, options: argparse.Namespace) -> Iterator[Line]:
                         3.0 if count == 16 else None, table.loads_of(found["inferay"]),
                         table.loads_of(found["mlflow"]),
                     )
+
+
+#: What a replica does from its first line on; each step says when it ended.
+COLD = """
+import sys, time
+def tell(what): print(what, time.time(), flush=True)
+tell("interpreter")
+from pathlib import Path
+from inferay.engine.scoring.environments import EnvironmentSpec, ensure
+python = ensure(EnvironmentSpec.from_word(sys.argv[1]))
+tell("environment")
+if str(python) != sys.executable:
+    import os
+    os.execv(python, [str(python), *sys.orig_argv[1:]])
+import inferay.serve.server.hosting, inferay.serve.server.mlflow_entry
+tell("server")
+import mlflow.pyfunc
+tell("mlflow")
+from inferay.engine.scoring.mlflow_model import MlflowModel
+MlflowModel(Path(sys.argv[2]))
+tell("model")
+"""
+
+#: What another step of it is called in the table, in their order.
+PARTS = {
+    "interpreter": "process", "environment": "environment", "server": "imports of the server",
+    "mlflow": "import of mlflow", "model": "load of the model",
+}
+
+
+def cold(folder: Path, options: argparse.Namespace) -> Iterator[Line]:
+    """Measure the parts of a start, with the model's own pins in an overlay that is built."""
+    from inferay.engine.scoring.environments import ensure
+    from inferay.engine.scoring.environments.spec import of_mlflow_model
+
+    model = save_iris(folder)
+    with open(model / "requirements.txt", "a") as file:
+        file.write("six==1.16.0\n")   # so that it is not the cluster's own
+    spec = of_mlflow_model(model)
+    began_s = time.perf_counter()
+    ensure(spec)
+    built_s = time.perf_counter() - began_s
+    found: dict[str, list[float]] = {}
+    for _ in range(max(5, options.rounds)):
+        for name, seconds in _cold_once(spec.to_word(), model).items():
+            found.setdefault(name, []).append(seconds)
+    parts = [
+        f"{said} {statistics.median(found[name]):.2f} s" for name, said in PARTS.items()
+    ]
+    total_s = sum(statistics.median(one) for one in found.values())
+    yield Figure(
+        "cold start, MLflow", "a replica's steps in a process of its own, medians; the environment "
+        f"is an overlay on the cluster's packages, built once ({built_s:.1f} s)",
+        f"{', '.join(parts)}; {total_s:.2f} s in all", "environment: less than 0.5 s",
+    )
+
+
+def _cold_once(word: str, model: Path) -> dict[str, float]:
+    last_s = time.time()
+    output = subprocess.run(
+        [sys.executable, "-c", COLD, word, str(model)], check=True, capture_output=True, text=True,
+        env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
+    ).stdout
+    found: dict[str, float] = {}
+    for line in output.splitlines():
+        name, at_s = line.split()
+        # The overlay's Python begins again: its start and its look belong to the environment.
+        name = "environment" if name == "interpreter" and name in found else name
+        found[name] = found.get(name, 0.0) + float(at_s) - last_s
+        last_s = float(at_s)
+    return found
 
 
 def main() -> None:

@@ -11,6 +11,8 @@ here; the tables go to `RESULTS.md`, whatever they say.
     deployments  50 deployments on one machine, as plain processes: memory and CPU while idle
     on_serve     1, 10 and 50 deployments of the product on Ray Serve: the same, and updates
     no_code_mlflow  an MLflow model without code beside `mlflow models serve`
+    cold_mlflow  an MLflow replica's start: environment, imports, model
+    oip          ONNX models over the Open Inference Protocol beside MLServer
     cold         a replica's start: process, imports, model, first call
 
     make bench-online WORKS="table mirror" ROUNDS=3 SECONDS=5
@@ -27,7 +29,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from benchmarks import no_code
+from benchmarks import no_code, oip
 from benchmarks.batch import scratch
 from benchmarks.report import Figure, Line, Served, add
 from benchmarks.serving import idle, models, on_serve, ours, peers
@@ -54,6 +56,7 @@ def main() -> None:
         **{name: beside_peer(name) for name in peers.PEERS},
         "deployments": idle.deployments, "cold": idle.cold,
         "on_serve": on_serve.deployments, "no_code_mlflow": no_code.online,
+        "cold_mlflow": no_code.cold, "oip": oip.measure,
     }
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -17,6 +17,7 @@ from pathlib import Path
 from benchmarks.serving import models
 from benchmarks.serving.load import Target
 from benchmarks.serving.processes import process
+from inferay.engine.scoring.flavors import MLMODEL
 from inferay.serve.replica_spec import ReplicaSpec
 from inferay.serve.routing import DeploymentRoute, EndpointRoute, RoutingTable, digest_of
 from inferay.serve.server.limits import Limits
@@ -79,15 +80,17 @@ class Ours:
         with contextlib.closing(self.edge.client()) as client:
             client.publish(table)
 
-    def target(self, name: str, body: bytes, expected: object) -> Target:
-        """Return an endpoint as a target; it answers as expected."""
+    def target(
+        self, name: str, body: bytes, expected: object, *, path: str = "score"
+    ) -> Target:
+        """Return an endpoint as a target; it answers as expected, if that is known."""
         target = Target(
-            "inferay", f"{self.edge.url}/endpoints/{name}/score", body,
+            "inferay", f"{self.edge.url}/endpoints/{name}/{path}", body,
             {"Authorization": f"Bearer {self.key}"}, expected,
         )
         with self.edge.http() as client:
             found = client.post(target.url, content=body, headers=target.headers)
-        if found.status_code != 200 or found.json() != expected:
+        if found.status_code != 200 or expected not in (None, found.json()):
             raise RuntimeError(f"{name} answers {found.status_code} {found.text[:300]}")
         return target
 
@@ -100,7 +103,8 @@ def serving(
 
     Args:
         folder: Takes code, logs and pairs.
-        scripts: By name: the text of one, or the folder of an MLflow model.
+        scripts: By name: the text of one, or the folder of an MLflow model or of a Triton
+            repository.
         instances: Of the deployment that answers; the one that shadows has one.
     """
     with contextlib.ExitStack() as stack:
@@ -126,7 +130,8 @@ def replica(
     code.mkdir()
     name = f"{endpoint}-{deployment}"
     if isinstance(script, Path):
-        server = ServerSpec(name, "1", "", "", model=str(script), flavor="mlflow", limits=LIMITS)
+        flavor = "mlflow" if (script / MLMODEL).exists() else "triton"
+        server = ServerSpec(name, "1", "", "", model=str(script), flavor=flavor, limits=LIMITS)
     else:
         (code / "score.py").write_text(script)
         server = ServerSpec(name, "1", str(code), "score.py", limits=LIMITS)

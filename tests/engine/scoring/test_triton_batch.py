@@ -73,12 +73,12 @@ def test_a_row_is_one_vector_by_its_name_or_by_its_columns(
         pd.DataFrame({"x": [json.dumps(row.tolist()) for row in x]}).to_csv(
             inputs / "d.csv", index=False
         )
-        files, wanted = ("a.csv", "b.parquet", "c.jsonl", "d.csv"), x
+        files = ["a.csv", "b.parquet", "c.jsonl", "d.csv"]
     else:   # each row is a request of its own: of one vector here
         pd.DataFrame({"x": [json.dumps([row.tolist()]) for row in x]}).to_csv(
             inputs / "a.csv", index=False
         )
-        files, wanted = ("a.csv",), x
+        files = ["a.csv"]
     assert score(repository, tmp_path).status == "Completed"
     found = rows_of(tmp_path)
     assert [(row, file) for row, _, file in found] == [
@@ -86,7 +86,7 @@ def test_a_row_is_one_vector_by_its_name_or_by_its_columns(
     ]
     model = Repository(repository).only()
     online = [
-        model.infer({"x": row[None]})["y"].reshape(-1).tolist() for row in wanted
+        model.infer({"x": row[None]})["y"].reshape(-1).tolist() for row in x
     ]
     assert [numpy.ravel(json.loads(one)).tolist() for _, one, _ in found] == online * len(files)
 
