@@ -214,7 +214,7 @@ def cold(folder: Path, options: argparse.Namespace) -> Iterator[Line]:
 
     model = save_iris(folder)
     with open(model / "requirements.txt", "a") as file:
-        file.write("six==1.16.0\n")   # so that it is not the cluster's own
+        file.write("\nsix==1.16.0\n")   # so that it is not the cluster's own
     spec = of_mlflow_model(model)
     began_s = time.perf_counter()
     ensure(spec)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +11,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from inferay.engine.batch.driver import Driver
-from inferay.engine.batch.pool import LocalPool
-from inferay.engine.batch.user_spec import read_user_spec
-from inferay.serve.deployment_file import read_deployment
 from tests.services import require_program
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,38 +69,6 @@ def test_the_digits_demo_shows_what_it_promises_and_leaves_nothing_running(tmp_p
     assert 25 <= int(green.group(1)) <= 75
     assert re.search(r'^\[{"digit": 0, .*{"digit": 1, ', output, re.M), output   # to curl
     assert processes_that_name(str(tmp_path)) == []
-
-
-def test_the_tables_example_gives_a_row_for_each_row_of_its_files(tmp_path: Path) -> None:
-    folder = tmp_path / "tables"
-    shutil.copytree(ROOT / "examples" / "tables", folder)
-    subprocess.run([sys.executable, "prepare.py"], cwd=folder, check=True, timeout=60)
-    spec = read_user_spec(folder / "spec.yml", {"INFERAY_HOME": str(tmp_path / "home")}).spec
-    assert (spec.settings.split, spec.settings.table) == ("rows", "pandas")
-    assert Driver(spec, LocalPool).run().status == "Completed"
-    rows = (folder / "out" / "predictions.csv").read_text().splitlines()
-    assert [row.split()[0] for row in rows] == [str(patient) for patient in range(100_050)]
-    assert rows[1] == "1 0.92"
-
-
-@pytest.mark.slow
-def test_the_mlflow_example_is_scored_without_a_script(tmp_path: Path) -> None:
-    folder = tmp_path / "mlflow"
-    shutil.copytree(ROOT / "examples" / "mlflow", folder)
-    subprocess.run(
-        [sys.executable, "train.py"], cwd=folder, check=True, timeout=120, capture_output=True
-    )
-    server = read_deployment({"deployment": folder / "online-deployment.yml"}).spec.server
-    assert (server.flavor, server.model) == ("mlflow", str(folder / "iris"))
-    spec = read_user_spec(folder / "spec.yml", {"INFERAY_HOME": str(tmp_path / "home")}).spec
-    assert (spec.flavor, spec.code) == ("mlflow", "")
-    assert Driver(spec, LocalPool).run().status == "Completed"
-    with open(folder / "out" / "predictions.csv", newline="") as file:
-        rows = list(csv.reader(file))
-    assert [(row, name) for row, _, name in rows] == [
-        (str(at), "new-flowers.csv") for at in range(100)
-    ]
-    assert {kind for _, kind, _ in rows} == {"setosa", "versicolor", "virginica"}
 
 
 def readme_blocks() -> list[tuple[str, str]]:

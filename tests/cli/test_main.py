@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import yaml
 
 from inferay.cli.output import upload_bar
 from tests.cli.conftest import Inferay, Served
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 @pytest.fixture
@@ -347,3 +350,15 @@ def test_a_terminal_shows_how_far_an_upload_is(monkeypatch: pytest.MonkeyPatch) 
     assert "2.0/2.0 MB" in terminal.getvalue()
     with upload_bar(is_silent=True) as nothing:
         assert nothing is None
+
+
+def test_the_data_example_is_uploaded_once(inferay: Inferay, project: Path) -> None:
+    folder = project / "reviews-example"
+    shutil.copytree(EXAMPLES / "data", folder)
+    for version in ("1", "2"):
+        made = inferay("data", "create", "-f", str(folder / "reviews.yml"), "--query", "version",
+                       "-o", "tsv")
+        assert (made.code, made.out) == (0, f"{version}\n"), made.err
+    paths = inferay("data", "list", "-n", "reviews", "--query", "[].path", "-o", "tsv").out.split()
+    assert len(set(paths)) == 1   # one content, in one place
+    assert "/LocalUpload/" in paths[0]

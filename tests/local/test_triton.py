@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import ssl
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gevent.ssl
@@ -20,6 +25,8 @@ from tests import triton_models
 from tests.local.conftest import Local
 
 pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "triton"
 
 #: What is no request of the protocol.
 WRONG = (
@@ -235,3 +242,18 @@ def test_a_call_without_a_key_or_of_no_method_is_refused(served: Served) -> None
         client.own.is_server_live(headers={"inferay-endpoint": "models"})
     with pytest.raises(InferenceServerException, match="ModelStatistics is not served here"):
         client.get_inference_statistics("linear")
+
+
+def test_the_examples_own_client_is_answered(local: Local) -> None:
+    folder = local.folder / "triton"
+    shutil.copytree(EXAMPLE, folder)
+    subprocess.run([sys.executable, "prepare.py"], cwd=folder, check=True)
+    key = local.endpoint("files")
+    local.good(f"online-deployment create -f {folder}/online-deployment.yml --all-traffic")
+    uri = local.good("online-endpoint show -n files --query scoring_uri -o tsv").out.strip()
+    done = subprocess.run(
+        [sys.executable, "ask.py", uri, key, "ask.py", "spec.yml"], cwd=folder, check=True,
+        text=True, stdout=subprocess.PIPE,
+        env={**os.environ, "SSL_CERT_FILE": str(local.store.workspace.ca_certificate)},
+    )
+    assert done.stdout == "ask.py: python\nspec.yml: yaml\n"

@@ -65,6 +65,8 @@ class Combiner:
         Raises:
             Exception: What the call raised; all of its requests raise it.
         """
+        if self._begin_alone():
+            return self._call_alone(inputs)
         mine = Waiting(key, rows, inputs)
         with self._changed:
             self._waiting.append(mine)
@@ -78,6 +80,24 @@ class Combiner:
         if mine.raised is not None:
             raise mine.raised
         return mine.outputs
+
+    def _begin_alone(self) -> bool:
+        """Return whether nothing else is in the way, and no company is to be waited for."""
+        if self._batching.wait_s > 0:
+            return False
+        with self._changed:
+            is_free = not self._waiting and self._calls < self._calls_max
+            self._calls += is_free
+        return is_free
+
+    def _call_alone(self, inputs: Any) -> Any:
+        try:
+            return self._run([inputs])[0]
+        finally:
+            with self._changed:
+                self._calls -= 1
+                if self._waiting:
+                    self._changed.notify_all()
 
     def _next(self, mine: Waiting) -> list[Waiting] | None:
         """Return what this thread is to call next, or None when its own request is done."""
