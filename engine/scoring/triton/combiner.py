@@ -19,9 +19,13 @@ class Waiting:
         inputs: Its arrays.
         outputs: Once it is done, its results.
         raised: Once it is done, what was raised in place of them.
+        leads: Whether its thread has a place to call the model, and is to look for a batch.
+        turn: Held until its thread is to go on: it is done, or leads.
     """
 
-    __slots__ = ("inputs", "is_done", "is_taken", "key", "outputs", "raised", "rows", "since_s")
+    __slots__ = (
+        "inputs", "is_done", "key", "leads", "outputs", "raised", "rows", "since_s", "turn"
+    )
 
     def __init__(self, key: Any, rows: int, inputs: Any) -> None:
         self.key = key
@@ -29,15 +33,18 @@ class Waiting:
         self.inputs = inputs
         self.outputs: Any = None
         self.raised: BaseException | None = None
-        self.is_taken = self.is_done = False
+        self.is_done = self.leads = False
         self.since_s = time.monotonic()
+        self.turn = threading.Lock()
+        self.turn.acquire()
 
 
 class Combiner:
     """Calls a model with the requests that wait; the threads that ask are those that call.
 
-    While as many calls run as may, requests gather. Whoever finds room takes the first of them and
-    those after it that fit, in their order. Without a delay nothing ever waits for company.
+    While as many calls run as may, requests gather. Whoever ends a call hands its place to the
+    first of them, and wakes nobody else but those whose requests are done. Without a delay nothing
+    ever waits for company.
 
     Args:
         run: Returns the results of requests, in their order.
@@ -57,6 +64,7 @@ class Combiner:
         self._enough = max(batching.sizes, default=rows_max)
         self._waiting: list[Waiting] = []
         self._calls = 0
+        #: Told to those who lead and wait for company, when there is more.
         self._changed = threading.Condition()
 
     def submit(self, key: Any, rows: int, inputs: Any) -> Any:
@@ -65,56 +73,55 @@ class Combiner:
         Raises:
             Exception: What the call raised; all of its requests raise it.
         """
-        if self._begin_alone():
-            return self._call_alone(inputs)
         mine = Waiting(key, rows, inputs)
         with self._changed:
             self._waiting.append(mine)
-            self._changed.notify_all()   # one that waits for company may have it now
+            if self._calls < self._calls_max:
+                self._calls += 1
+                mine.leads = True
+            elif self._batching.wait_s > 0:
+                self._changed.notify_all()
         while True:
-            with self._changed:
-                batch = self._next(mine)
-            if batch is None:
+            if not mine.leads:
+                mine.turn.acquire()
+            if mine.leads:
+                self._lead(mine)
+            if mine.is_done:
                 break
-            self._call(batch)
         if mine.raised is not None:
             raise mine.raised
         return mine.outputs
 
-    def _begin_alone(self) -> bool:
-        """Return whether nothing else is in the way, and no company is to be waited for."""
-        if self._batching.wait_s > 0:
-            return False
+    def _lead(self, mine: Waiting) -> None:
+        """Call the model with what waits, and hand the place on."""
         with self._changed:
-            is_free = not self._waiting and self._calls < self._calls_max
-            self._calls += is_free
-        return is_free
-
-    def _call_alone(self, inputs: Any) -> Any:
-        try:
-            return self._run([inputs])[0]
-        finally:
-            with self._changed:
-                self._calls -= 1
-                if self._waiting:
-                    self._changed.notify_all()
-
-    def _next(self, mine: Waiting) -> list[Waiting] | None:
-        """Return what this thread is to call next, or None when its own request is done."""
-        while not mine.is_done:
-            wait_s = None
-            if not mine.is_taken and self._calls < self._calls_max:
+            batch = self._fitting()
+            while batch and (wait_s := self._worth_waiting_s(batch)) > 0:
+                self._changed.wait(wait_s)
                 batch = self._fitting()
-                wait_s = self._worth_waiting_s(batch)
-                if wait_s <= 0:
-                    batch = self._preferred(batch)
-                    self._waiting = [one for one in self._waiting if one not in batch]
-                    for one in batch:
-                        one.is_taken = True
-                    self._calls += 1
-                    return batch
-            self._changed.wait(wait_s)
-        return None
+            batch = self._preferred(batch)
+            self._waiting = self._waiting[len(batch):]
+        raised: BaseException | None = None
+        found: Sequence[Any] = ()
+        try:
+            if batch:
+                found = self._run([one.inputs for one in batch])
+        except BaseException as error:   # each asker's to tell; user code may raise anything
+            raised = error
+        with self._changed:
+            for number, one in enumerate(batch):
+                one.outputs = found[number] if raised is None else None
+                one.raised = raised
+                one.is_done = True
+                if not one.leads:   # one that leads looks by itself
+                    one.turn.release()
+            mine.leads = False
+            following = next((one for one in self._waiting if not one.leads), None)
+            if following is None:
+                self._calls -= 1
+            else:
+                following.leads = True
+                following.turn.release()
 
     def _fitting(self) -> list[Waiting]:
         """Return the first request and those right after it that fit to it."""
@@ -142,18 +149,3 @@ class Combiner:
             if rows in self._batching.sizes:
                 best = number
         return batch[:best] if best else batch
-
-    def _call(self, batch: list[Waiting]) -> None:
-        raised: BaseException | None = None
-        found: Sequence[Any] = ()
-        try:
-            found = self._run([one.inputs for one in batch])
-        except BaseException as error:   # each asker's to tell; user code may raise anything
-            raised = error
-        with self._changed:
-            for number, one in enumerate(batch):
-                one.outputs = found[number] if raised is None else None
-                one.raised = raised
-                one.is_done = True
-            self._calls -= 1
-            self._changed.notify_all()
