@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from inferay.engine.scoring.flavors import COLUMNS_MISSING
 from inferay.engine.scoring.mlflow_batch import PREDICTION
-from inferay.errors import InvalidInput
+from inferay.errors import InvalidInput, UserCodeError
 
 if TYPE_CHECKING:
     import pandas
@@ -73,14 +73,14 @@ class TritonBatch:
             part = {name: values[first:first + rows_max] for name, values in inputs.items()}
             if not model.config.rows_max:
                 part = {name: values[0] for name, values in part.items()}
+            rows = min(rows_max, len(batch) - first)
             try:
                 outputs = model.infer(part)
             except InvalidInput as error:
                 raise InvalidInput(
                     error.message, code="SignatureMismatch", target=error.target
                 ) from None
-            found += _rows(outputs, min(rows_max, len(batch) - first) if model.config.rows_max
-                           else None)
+            found += _rows(model, outputs, rows)
         return pandas.DataFrame({PREDICTION: _column(found)})
 
     def shutdown(self) -> None:
@@ -159,12 +159,24 @@ def _plain(value: Any) -> Any:
     return [_plain(one) for one in found] if isinstance(found, list) else found
 
 
-def _rows(outputs: Mapping[str, Any], rows: int | None) -> list[Any]:
-    """Return each row's prediction: the one output's, or all of them by their names."""
-    columns = {
-        name: [_value(array)] if rows is None else [_value(array[number]) for number in range(rows)]
-        for name, array in outputs.items()
-    }
+def _rows(model: TritonModel, outputs: Mapping[str, Any], rows: int) -> list[Any]:
+    """Return each row's prediction: the one output's, or all of them by their names.
+
+    Raises:
+        UserCodeError: There are more or fewer than rows.
+    """
+    columns = {}
+    for name, array in outputs.items():
+        if model.config.rows_max and len(array) != rows:
+            raise UserCodeError(
+                f"the model {model.name} returned {len(array)} rows of '{name}' for {rows}; it "
+                "has to return one for each", code="PredictionsMismatch",
+            )
+        columns[name] = [_value(one) for one in (array if model.config.rows_max else [array])]
+    if not columns:
+        raise UserCodeError(
+            f"the model {model.name} returned no outputs", code="PredictionsMismatch"
+        )
     if len(columns) == 1:
         return next(iter(columns.values()))
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

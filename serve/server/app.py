@@ -104,7 +104,9 @@ class InferenceApp:
         except Refused as refused:
             ids = ids or refused.headers
             extra = [one for one in refused.headers if one not in ids]
-            answer = error_answer(refused.status, refused.message, headers=extra)
+            answer = error_answer(
+                refused.status, refused.message, headers=extra, key=self._entry.error_key
+            )
         try:
             await _send_answer(receive, send, answer, ids, is_head=scope["method"] == "HEAD")
         finally:
@@ -125,7 +127,7 @@ class InferenceApp:
             raise Refused(404, _NO_ROUTE)
         if scope["method"] not in methods:
             raise Refused(405, _NO_METHOD, headers=[(b"allow", ", ".join(methods).encode())])
-        if path == "/":
+        if path == "/" or path in self._entry.health_paths:
             return self._health(), _nothing
         if path == "/swagger.json":
             return self._describe(scope["query_string"]), _nothing
@@ -182,7 +184,8 @@ class InferenceApp:
             took_ms = self._limits.request_timeout_s * 1e3
             _log.error("run() has exceeded request_timeout_ms, %g ms", took_ms)
             answer = error_answer(
-                500, f"Scoring timeout after {took_ms:g} ms", headers=[TIMED_OUT], has_failed=True
+                500, f"Scoring timeout after {took_ms:g} ms", headers=[TIMED_OUT], has_failed=True,
+                key=self._entry.error_key,
             )
             return answer, _nothing
         except asyncio.CancelledError:

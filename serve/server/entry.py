@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 from urllib.parse import parse_qsl
 
 from inferay.errors import UserCodeError
@@ -46,6 +46,14 @@ class Handler(Protocol):
     @property
     def is_async(self) -> bool:
         """Whether `run` is awaited."""
+
+    @property
+    def error_key(self) -> str:
+        """What the body of an error calls the message."""
+
+    @property
+    def health_paths(self) -> frozenset[str]:
+        """Paths besides `/` that ask whether the server is well."""
 
     @property
     def run(self) -> Callable[..., Any]:
@@ -83,6 +91,8 @@ class Entry:
     parameters: tuple[inspect.Parameter, ...]
     takes_headers: bool
     is_async: bool
+    error_key: ClassVar[str] = "message"
+    health_paths: ClassVar[frozenset[str]] = frozenset()
 
     def methods(self, path: str) -> tuple[str, ...] | None:
         """Return the methods of `/score`."""

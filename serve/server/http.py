@@ -74,7 +74,9 @@ class Refused(Exception):
         self.headers = headers or []
 
 
-def error_answer(status: int, message: str, *, has_failed: bool = False, **rest: Any) -> Answer:
+def error_answer(
+    status: int, message: str, *, has_failed: bool = False, key: str = "message", **rest: Any
+) -> Answer:
     """Return an answer with the container's body of an error: `{"message": …}`."""
-    body = json.dumps({"message": message}).encode()
+    body = json.dumps({key: message}).encode()
     return Answer(status, body, has_failed=has_failed, **rest)

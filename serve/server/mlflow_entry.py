@@ -34,6 +34,8 @@ class MlflowEntry:
 
     kind: Literal["text", "schema", "raw"] = "text"
     is_async = False
+    error_key = "message"
+    health_paths: frozenset[str] = frozenset()
 
     def __init__(self, folder: Path) -> None:
         self.model = MlflowModel(folder)

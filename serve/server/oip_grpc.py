@@ -24,7 +24,7 @@ from inferay.serve.server.oip_json import from_bytes, inflate, to_bytes
 SERVICE = "/inference.GRPCInferenceService/"
 
 #: Codes of gRPC.
-OK, INVALID_ARGUMENT, NOT_FOUND, UNIMPLEMENTED, INTERNAL = 0, 3, 5, 12, 13
+INVALID_ARGUMENT, NOT_FOUND, UNIMPLEMENTED, INTERNAL = 3, 5, 12, 13
 
 _TYPE = b"application/grpc"
 
@@ -82,11 +82,6 @@ def inputs_of(message: Any) -> dict[str, Any]:
         raise InvalidInput(
             f"there are {len(message.inputs)} inputs and {len(raw)} raw_input_contents"
         )
-    for name in ("sequence_id", "sequence_start", "sequence_end"):
-        if name in message.parameters:
-            one = message.parameters[name]
-            if getattr(one, one.WhichOneof("parameter_choice") or "int64_param"):
-                raise InvalidInput(f"'{name}': sequences are not served here", target=name)
     found: dict[str, Any] = {}
     for number, one in enumerate(message.inputs):
         if one.name in found:
@@ -97,12 +92,23 @@ def inputs_of(message: Any) -> dict[str, Any]:
                 target=one.name,
             )
         shape = list(one.shape)
+        if raw and one.HasField("contents"):
+            raise InvalidInput(f"input '{one.name}' has both contents and raw_input_contents")
         if raw:
             found[one.name] = from_bytes(one.name, raw[number], one.datatype, shape)
         else:
             values = list(getattr(one.contents, _CONTENTS.get(one.datatype, "bytes_contents")))
             found[one.name] = from_values(one.name, values, one.datatype, shape)
     return found
+
+
+def parameters_in(message: Any) -> dict[str, Any]:
+    """Return a ModelInferRequest's parameters that are the client's own."""
+    return {
+        name: getattr(one, one.WhichOneof("parameter_choice"))
+        for name, one in message.parameters.items()
+        if name not in ("priority", "timeout") and one.WhichOneof("parameter_choice")
+    }
 
 
 def outputs_in(message: Any) -> tuple[str, ...]:

@@ -26,8 +26,8 @@ _OCTETS = b"application/octet-stream"
 #: How many bits zlib takes a stream with either header for.
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
 
-#: What belongs to sequences, memory shared with the client, and labels.
-_NOT_SERVED = ("sequence_id", "sequence_start", "sequence_end")
+#: Parameters that are the server's, not the model's.
+_OWN = frozenset(("binary_data_output", "priority", "timeout"))
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,9 @@ class Asked:
         id: The client's name for it, or "".
         inputs: Arrays by their names.
         outputs: The names of those that it wants; () for all.
-        binary: Which of them go out as bytes; None: by `is_binary`.
+        binary: Which of them go out as bytes, where they say so.
         is_binary: Whether those that say nothing of it go out as bytes.
+        parameters: The client's own.
     """
 
     inputs: Mapping[str, Any]
@@ -47,6 +48,7 @@ class Asked:
     outputs: tuple[str, ...] = ()
     binary: Mapping[str, bool] = field(default_factory=dict)
     is_binary: bool = False
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 def asked_in(request: Request) -> Asked:
@@ -58,7 +60,7 @@ def asked_in(request: Request) -> Asked:
     body = _inflated(request.body, request.header(b"content-encoding"))
     length, tail = request.header(_LENGTH), memoryview(b"")
     if length is not None:
-        if not length.isdecimal() or int(length) > len(body):
+        if not _is_number(length) or int(length) > len(body):
             raise InvalidInput(
                 f"Inference-Header-Content-Length: {length[:20]} is no length of a body of "
                 f"{len(body)} bytes"
@@ -74,21 +76,51 @@ def asked_in(request: Request) -> Asked:
     if not isinstance(inputs, list):
         raise InvalidInput("the body has to be a JSON object with a list of inputs")
     parameters = _object(found, "parameters")
-    for name in _NOT_SERVED:
-        if parameters.get(name):
-            raise InvalidInput(f"'{name}': sequences are not served here", target=name)
-    wanted = [_object(one) for one in found.get("outputs") or []]
+    outputs, id = found.get("outputs", []), found.get("id", "")
+    if not isinstance(outputs, list):
+        raise InvalidInput("outputs: expected a list")
+    if not isinstance(id, str):
+        raise InvalidInput("id: expected a text")
+    wanted = [_object(one) for one in outputs]
     for one in wanted:
         _check_output(one)
     return Asked(
-        _tensors(inputs, tail), str(found.get("id") or ""),
-        tuple(_name(one) for one in wanted),
+        _tensors(inputs, tail), id, tuple(_name(one) for one in wanted),
         {
-            _name(one): bool(own["binary_data"])
+            _name(one): _flag(own, "binary_data")
             for one in wanted if "binary_data" in (own := _object(one, "parameters"))
         },
-        bool(parameters.get("binary_data_output")),
+        _flag(parameters, "binary_data_output"),
+        {name: value for name, value in parameters.items() if name not in _OWN},
     )
+
+
+def is_raw(request: Request) -> bool:
+    """Return whether a body is nothing but the bytes of the only input."""
+    return request.header(_LENGTH) == "0"
+
+
+def raw_in(request: Request, name: str, datatype: str, dims: Sequence[int]) -> Asked:
+    """Return what such a body asks.
+
+    Args:
+        request: With the bytes.
+        name: Of the input.
+        datatype: Of the input.
+        dims: Its shape; one -1 is what the bytes make it.
+
+    Raises:
+        InvalidInput: They are not of the input's size.
+    """
+    body = _inflated(request.body, request.header(b"content-encoding"))
+    size = numpy.dtype(DTYPES[datatype]).itemsize
+    shape, known = list(dims), 1
+    for one in dims:
+        known *= one if one >= 0 else 1
+    count = len(_texts(name, body)) if datatype == "BYTES" else len(body) // size
+    if -1 in shape and known and count % known == 0:
+        shape[shape.index(-1)] = count // known
+    return Asked({name: from_bytes(name, body, datatype, shape)}, is_binary=True)
 
 
 def answer_to(asked: Asked, name: str, version: str, outputs: Mapping[str, Any]) -> Answer:
@@ -131,7 +163,8 @@ def from_bytes(name: str, raw: Any, datatype: str, shape: Sequence[int]) -> Any:
         raise InvalidInput(
             f"input '{name}': {len(raw)} bytes are no values of {datatype}", target=name
         )
-    return shaped(name, numpy.frombuffer(raw, dtype), shape)
+    # A copy: models write into what they are given, and the bytes may begin anywhere.
+    return shaped(name, numpy.frombuffer(raw, dtype).copy(), shape)
 
 
 def to_bytes(array: Any) -> bytes:
@@ -161,7 +194,9 @@ def _tensors(inputs: list[Any], tail: memoryview) -> dict[str, Any]:
             )
         size = parameters.get("binary_data_size")
         if size is not None:
-            if not isinstance(size, int) or not 0 <= size <= len(tail):
+            if "data" in one:
+                raise InvalidInput(f"input '{name}' has both data and binary_data_size")
+            if type(size) is not int or not 0 <= size <= len(tail):
                 raise InvalidInput(
                     f"input '{name}': binary_data_size {size} is not in the body", target=name
                 )
@@ -173,6 +208,18 @@ def _tensors(inputs: list[Any], tail: memoryview) -> dict[str, Any]:
             raise InvalidInput(f"input '{name}' has no data", target=name)
     if len(tail):
         raise InvalidInput(f"the body has {len(tail)} bytes that no input's binary_data_size names")
+    return found
+
+
+def _is_number(text: str) -> bool:
+    """Return whether it is a number that a body's length may be."""
+    return text.isascii() and text.isdigit() and len(text) < 20
+
+
+def _flag(parameters: Mapping[str, Any], name: str) -> bool:
+    found = parameters.get(name, False)
+    if not isinstance(found, bool):
+        raise InvalidInput(f"{name}: expected true or false", target=name)
     return found
 
 

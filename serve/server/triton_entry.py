@@ -26,7 +26,7 @@ from inferay.engine.scoring.triton.repository import Repository
 from inferay.errors import InferayError, InvalidInput, NotFound
 from inferay.serve.server import oip_grpc
 from inferay.serve.server.http import JSON, Answer, Request
-from inferay.serve.server.oip_json import answer_to, asked_in
+from inferay.serve.server.oip_json import Asked, answer_to, asked_in, is_raw, raw_in
 
 _log = logging.getLogger("inferay.server")
 
@@ -36,6 +36,13 @@ EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository")
 _SERVER = {"name": "inferay", "version": __version__, "extensions": list(EXTENSIONS)}
 
 _FIXED = "explicit model load / unload is not allowed: update the deployment"
+
+#: What a failure of a model's is over HTTP, and over gRPC, by Triton's name of it.
+STATUSES = {"NOT_FOUND": 404, "UNAVAILABLE": 503, "UNSUPPORTED": 501, "INTERNAL": 500}
+GRPC_CODES = {
+    "UNKNOWN": 2, "INTERNAL": 13, "NOT_FOUND": 5, "INVALID_ARG": 3, "UNAVAILABLE": 14,
+    "UNSUPPORTED": 12, "ALREADY_EXISTS": 6, "CANCELLED": 1,
+}  # fmt: skip
 
 _READING, _ASKING = ("GET", "HEAD"), ("POST",)
 
@@ -53,6 +60,8 @@ class TritonEntry:
 
     kind: Literal["text", "schema", "raw"] = "raw"
     is_async = False
+    error_key = "error"
+    health_paths = frozenset(("/v2/health/live", "/v2/health/ready"))
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -70,7 +79,7 @@ class TritonEntry:
         parts = path.strip("/").split("/")
         if parts[0] != "v2":
             return None
-        if parts[1:] in ([], ["health", "live"], ["health", "ready"]):
+        if len(parts) == 1 or path in self.health_paths:
             return _READING
         if parts[1] == "repository":
             return _ASKING
@@ -103,11 +112,16 @@ class TritonEntry:
                 model = self.repository.only(self._chosen)
             else:
                 model = self.repository.find(name, version)
-            asked = asked_in(request)
-            outputs = model.infer(asked.inputs, asked.outputs)
+            asked = _raw(request, model) if is_raw(request) else asked_in(request)
+            outputs = model.infer(
+                asked.inputs, asked.outputs, id=asked.id, parameters=asked.parameters
+            )
             return answer_to(asked, model.name, model.version, outputs)
         except (InvalidInput, NotFound) as error:
             return _error(error)
+        except ModelError as error:
+            body = json.dumps({"error": str(error)}).encode()
+            return Answer(STATUSES.get(error.code, 400), body, has_failed=True)
         except Exception as error:   # the model's own code may raise anything
             return Answer(500, json.dumps({"error": self._failed(error)}).encode(), has_failed=True)
 
@@ -141,8 +155,6 @@ class TritonEntry:
         """
         if parts == ["v2"]:
             return _SERVER
-        if parts[1] == "health":
-            return None
         if parts[1] == "repository":
             if parts[2:] != ["index"]:
                 raise InvalidInput(_FIXED)
@@ -183,13 +195,13 @@ class TritonEntry:
             return oip_grpc.failure(oip_grpc.NOT_FOUND, error.message)
         except InvalidInput as error:
             return oip_grpc.failure(oip_grpc.INVALID_ARGUMENT, error.message)
+        except ModelError as error:
+            return oip_grpc.failure(GRPC_CODES[error.code], str(error))
         except Exception as error:   # the model's own code may raise anything
             return oip_grpc.failure(oip_grpc.INTERNAL, self._failed(error))
 
     def _failed(self, error: Exception) -> str:
         """Return what a client is told of a model that failed; the log has the traceback."""
-        if isinstance(error, ModelError):
-            return str(error)
         _log.error("the model raised\n%s", user_traceback(error, self._folder))
         return describe_exception(error)
 
@@ -226,7 +238,10 @@ class TritonEntry:
 
     def _infer(self, asked: Any) -> Any:
         model = self.repository.find(asked.model_name, asked.model_version)
-        outputs = model.infer(oip_grpc.inputs_of(asked), oip_grpc.outputs_in(asked))
+        outputs = model.infer(
+            oip_grpc.inputs_of(asked), oip_grpc.outputs_in(asked), id=asked.id,
+            parameters=oip_grpc.parameters_in(asked),
+        )
         return oip_grpc.infer_response(asked, model.name, model.version, outputs)
 
 
@@ -237,6 +252,17 @@ _CALLS = {
     "RepositoryIndex": TritonEntry._repository_index, "ModelInfer": TritonEntry._infer,
     "RepositoryModelLoad": TritonEntry._no_change, "RepositoryModelUnload": TritonEntry._no_change,
 }  # fmt: skip
+
+
+def _raw(request: Request, model: TritonModel) -> Asked:
+    if len(model.config.inputs) != 1:
+        raise InvalidInput(
+            f"a body of bytes alone is for models with one input; '{model.name}' expects "
+            f"{model.expected}"
+        )
+    [spec] = model.config.inputs
+    dims = [1, *spec.dims] if model.config.rows_max else spec.dims
+    return raw_in(request, spec.name, spec.datatype, dims)
 
 
 def _place(parts: list[str]) -> tuple[str, str, str]:

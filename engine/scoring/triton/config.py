@@ -55,6 +55,7 @@ _DATATYPES = {"STRING": "BYTES"}
 #: Whole numbers that protobuf's JSON has as texts, and Triton's has not.
 _NUMBERS = frozenset((
     "dims", "shape", "preferred_batch_size", "versions", "max_queue_delay_microseconds",
+    "priority_levels", "default_priority_level", "default_timeout_microseconds",
 ))
 
 
@@ -124,17 +125,21 @@ class Config:
 
     def as_dict(self) -> dict[str, Any]:
         """Return what Triton answers at `…/config`."""
-        from google.protobuf import json_format
-
-        found: dict[str, Any] = json_format.MessageToDict(
-            self.message, preserving_proto_field_name=True,
-            always_print_fields_with_no_presence=True,
-        )
-        return {name: _with_numbers(name, value) for name, value in found.items()}
+        return as_dict(self.message)
 
     def as_json(self) -> str:
         """Return what a Python model is initialised with."""
         return json.dumps(self.as_dict())
+
+
+def as_dict(message: Any) -> dict[str, Any]:
+    """Return a message as Triton's JSON has it: all fields, and whole numbers as such."""
+    from google.protobuf import json_format
+
+    found: dict[str, Any] = json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True,
+    )
+    return {name: _with_numbers(name, value) for name, value in found.items()}
 
 
 def read_message(folder: Path) -> Any:
@@ -157,7 +162,7 @@ def read_message(folder: Path) -> Any:
     if message.name not in ("", folder.name):
         raise refusal(folder, f"{CONFIG}: name '{message.name}' has to be its folder's name")
     message.name = folder.name
-    _check_known(folder, message)
+    check(folder, message)
     message.backend = _backend(folder, message)
     message.platform = "onnxruntime_onnx" if message.backend == ONNX else ""
     message.default_model_filename = message.default_model_filename or FILES[message.backend]
@@ -165,8 +170,19 @@ def read_message(folder: Path) -> Any:
         raise refusal(folder, "default_model_filename has to be the name of a file")
     if not message.version_policy.ListFields():
         message.version_policy.latest.num_versions = 1
-    _check_values(folder, message)
+    message.optimization.SetInParent()
+    check(folder, message)
     return message
+
+
+def check(folder: Path, message: Any) -> None:
+    """Check that a message asks for nothing that is not honoured.
+
+    Raises:
+        InvalidInput: It does.
+    """
+    _check_known(folder, message)
+    _check_values(folder, message)
 
 
 def config_of(folder: Path, message: Any) -> Config:
@@ -185,14 +201,21 @@ def config_of(folder: Path, message: Any) -> Config:
         if any(not 0 < size <= message.max_batch_size for size in sizes):
             raise refusal(folder, f"preferred_batch_size has to be 1 to {message.max_batch_size}")
         batching = Batching(sizes, wanted.max_queue_delay_microseconds / 1e6)
+        if not sizes:
+            wanted.preferred_batch_size.append(message.max_batch_size)
     groups = message.instance_group
     kinds = {group.Kind.Name(group.kind) for group in groups} or {"KIND_AUTO"}
+    if not groups:
+        groups.add(kind="KIND_CPU")
+    for number, group in enumerate(groups):
+        group.name = group.name or f"{message.name}_{number}"
+        group.count = group.count or 1
     return Config(
         message, message.name, message.backend, message.default_model_filename,
         tuple(_tensor(folder, one) for one in message.input),
         tuple(_tensor(folder, one) for one in message.output),
         message.max_batch_size, batching,
-        sum(max(1, group.count) * max(1, len(group.gpus)) for group in groups) or 1,
+        sum(group.count * max(1, len(group.gpus)) for group in groups),
         kinds.pop().removeprefix("KIND_").lower(),
         {name: one.string_value for name, one in message.parameters.items()},
     )

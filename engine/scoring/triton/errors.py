@@ -8,7 +8,15 @@ from inferay.errors import InvalidInput
 
 
 class ModelError(Exception):
-    """Raised when a model says that it failed: a Python model's `TritonError`."""
+    """Raised when a model says that it failed: a Python model's `TritonError`.
+
+    Attributes:
+        code: By Triton's name, such as `INVALID_ARG`.
+    """
+
+    def __init__(self, message: str, code: str = "INTERNAL") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def refusal(folder: Path, said: str, code: str = "BadModel") -> InvalidInput:

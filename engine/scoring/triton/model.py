@@ -12,6 +12,7 @@ import numpy
 from inferay.engine.scoring.triton.combiner import Combiner
 from inferay.engine.scoring.triton.config import ONNX, Config, Tensor, config_of, read_message
 from inferay.engine.scoring.triton.errors import ModelError, refusal
+from inferay.engine.scoring.triton.request import InferRequest
 from inferay.engine.scoring.triton.tensors import datatype_of
 from inferay.errors import InvalidInput, nearest
 
@@ -31,7 +32,7 @@ class Backend(Protocol):
         """Get ready."""
 
     def run(
-        self, requests: Sequence[Mapping[str, Any]], outputs: Sequence[str]
+        self, requests: Sequence[InferRequest]
     ) -> list[Mapping[str, Any] | ModelError]:
         """Return the outputs of each request, or why it failed."""
 
@@ -75,17 +76,20 @@ class TritonModel:
         return self.config.name
 
     def infer(
-        self, inputs: Mapping[str, Any], outputs: Sequence[str] = ()
+        self, inputs: Mapping[str, Any], outputs: Sequence[str] = (), *, id: str = "",
+        parameters: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Return the outputs that are wanted, or all of them; blocks.
+        """Return the outputs that are wanted, or all of them, in the model's order; blocks.
 
         Args:
             inputs: Arrays by name, with the batch as their first axis if the model has one.
             outputs: Names.
+            id: The client's name for the request.
+            parameters: The client's own.
 
         Raises:
             InvalidInput: The inputs are not what the model takes.
-            ModelError: The model says that it failed, or its outputs are not what it promised.
+            ModelError: The model says that it failed, or returned what no client can be sent.
             Exception: What the model raises.
         """
         for name in outputs:
@@ -96,16 +100,19 @@ class TritonModel:
                 )
         rows = self._check(inputs)
         given = {name: self._reshaped(self._inputs[name], one) for name, one in inputs.items()}
+        asked = InferRequest(
+            given, tuple(outputs) or tuple(self._outputs), id, parameters or {}
+        )
         if self._combiner is None:
             with self._instances:
-                found = self._call([given])[0]
+                found = self._call([asked])[0]
         else:
-            found = self._combiner.submit(_key_of(given), rows, given)
+            found = self._combiner.submit(_key_of(given), rows, asked)
         if isinstance(found, ModelError):
             raise found
         return {
-            name: self._checked(name, found, rows)
-            for name in outputs or self._outputs if name in found or name in outputs
+            name: self._checked(name, array) for name, array in found.items()
+            if name in asked.outputs
         }
 
     def close(self) -> None:
@@ -117,18 +124,21 @@ class TritonModel:
         self._backend.close()
 
     def _call(
-        self, requests: Sequence[Mapping[str, Any]]
+        self, requests: Sequence[InferRequest]
     ) -> Sequence[Mapping[str, Any] | ModelError]:
-        names = list(self._outputs)
         if not self._backend.is_joined or len(requests) == 1:
-            return self._backend.run(requests, names)
+            return self._backend.run(requests)
         joined = {
-            name: numpy.concatenate([one[name] for one in requests]) for name in requests[0]
+            name: numpy.concatenate([one.inputs[name] for one in requests])
+            for name in requests[0].inputs
         }
-        found, = self._backend.run([joined], names)
+        wanted = {name for one in requests for name in one.outputs}
+        [found] = self._backend.run([
+            InferRequest(joined, tuple(name for name in self._outputs if name in wanted))
+        ])
         if isinstance(found, ModelError):
             raise found
-        stops = numpy.cumsum([len(next(iter(one.values()))) for one in requests])
+        stops = numpy.cumsum([len(next(iter(one.inputs.values()))) for one in requests])
         for name, output in found.items():
             if len(output) != stops[-1]:
                 raise ModelError(
@@ -210,26 +220,18 @@ class TritonModel:
         rows = [len(array)] if self.config.rows_max else []
         return array.reshape([*rows, *spec.reshape])
 
-    def _checked(self, name: str, found: Mapping[str, Any], rows: int) -> Any:
-        """Return an output as the configuration says that it is.
+    def _checked(self, name: str, array: Any) -> Any:
+        """Return an output in the configuration's shape.
 
         Raises:
-            ModelError: It is not.
+            ModelError: The protocol has no name for its type.
         """
-        spec, array = self._outputs[name], found.get(name)
-        if array is None:
-            raise ModelError(f"the model returned no output '{name}'")
-        if datatype_of(array) != spec.datatype:
-            raise ModelError(
-                f"the output '{name}' is {datatype_of(array) or array.dtype}, and the model's "
-                f"configuration says {spec.datatype}"
-            )
-        if spec.reshape is not None:
-            dims = [-1 if size < 0 else size for size in spec.dims]
-            array = array.reshape([len(array), *dims] if self.config.rows_max else dims)
-        if self.config.rows_max and len(array) != rows:
-            raise ModelError(f"the output '{name}' has {len(array)} rows for a batch of {rows}")
-        return array
+        if not datatype_of(array):
+            raise ModelError(f"the output '{name}' is of type {array.dtype}, which has no name")
+        spec = self._outputs[name]
+        if spec.reshape is None:
+            return array
+        return array.reshape([len(array), *spec.dims] if self.config.rows_max else spec.dims)
 
 
 def _backend(folder: Path, version: Path, message: Any) -> Backend:

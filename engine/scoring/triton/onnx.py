@@ -13,6 +13,7 @@ from inferay.engine.scoring.tracebacks import describe_exception
 from inferay.engine.scoring.triton.config import Config, datatype_of, type_number
 from inferay.engine.scoring.triton.errors import ModelError, refusal
 from inferay.engine.scoring.triton.layout import CONFIG
+from inferay.engine.scoring.triton.request import InferRequest
 from inferay.errors import UserCodeError
 
 #: `max_batch_size` of a model that can have one and says none, as Triton's backend has it.
@@ -70,14 +71,15 @@ class OnnxBackend:
         """Nothing is to be done: one session serves all instances."""
 
     def run(
-        self, requests: Sequence[Mapping[str, Any]], outputs: Sequence[str]
+        self, requests: Sequence[InferRequest]
     ) -> list[Mapping[str, Any] | ModelError]:
-        """Return the outputs that are named, of the one request that there is.
+        """Return the outputs that are wanted, of the one request that there is.
 
         Raises:
             Exception: What ONNX Runtime raises.
         """
-        feeds, = requests
+        [asked] = requests
+        feeds, outputs = asked.inputs, asked.outputs
         if self._texts:
             feeds = {
                 name: _texts_of(value) if name in self._texts else value

@@ -8,22 +8,44 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy
 
+from inferay.engine.scoring.triton.config import as_dict
 from inferay.engine.scoring.triton.tensors import DTYPES, datatype_of
 
 _log = logging.getLogger("triton")
 
 
+#: The names of the codes of errors, by their numbers.
+CODES = (
+    "UNKNOWN", "INTERNAL", "NOT_FOUND", "INVALID_ARG", "UNAVAILABLE", "UNSUPPORTED",
+    "ALREADY_EXISTS", "CANCELLED",
+)
+
+#: Of responses that come piece by piece, of which there are none here.
+TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
+TRITONSERVER_REQUEST_FLAG_SEQUENCE_START = 1
+TRITONSERVER_REQUEST_FLAG_SEQUENCE_END = 2
+TRITONSERVER_REQUEST_RELEASE_ALL = 1
+TRITONSERVER_REQUEST_RELEASE_RESCHEDULE = 2
+TRITONSERVER_MEMORY_CPU = 0
+TRITONSERVER_MEMORY_GPU = 2
+
+TRITON_STRING_TO_NUMPY = {
+    f"TYPE_{name.replace('BYTES', 'STRING')}": dtype for name, dtype in DTYPES.items()
+}
+
+
 class TritonError:
     """Why a request failed, for `InferenceResponse(error=…)`."""
 
-    UNKNOWN, INTERNAL, NOT_FOUND, INVALID_ARG, UNAVAILABLE, UNSUPPORTED, ALREADY_EXISTS, CANCELLED = (   # noqa: E501
-        range(8)
-    )
+    UNKNOWN, INTERNAL, NOT_FOUND, INVALID_ARG = range(4)
+    UNAVAILABLE, UNSUPPORTED, ALREADY_EXISTS, CANCELLED = range(4, 8)
 
     def __init__(self, message: str, code: int = INTERNAL) -> None:
         self._message = message
@@ -62,9 +84,9 @@ class Tensor:
         """Return its values."""
         return self._array
 
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> list[int]:
         """Return its shape."""
-        return tuple(self._array.shape)
+        return list(self._array.shape)
 
     def triton_dtype(self) -> str:
         """Return its type, as the configuration calls it."""
@@ -96,12 +118,15 @@ class InferenceRequest:
     def __init__(
         self, request_id: str = "", correlation_id: int = 0, inputs: Sequence[Tensor] = (),
         requested_output_names: Sequence[str] = (), model_name: str = "", model_version: int = -1,
-        **_: Any,
+        flags: int = 0, timeout: int = 0, parameters: Mapping[str, Any] | None = None, **_: Any,
     ) -> None:
         self._request_id = request_id
         self._correlation_id = correlation_id
         self._inputs = list(inputs)
-        self._wanted = list(requested_output_names)
+        self._wanted = set(requested_output_names)
+        self._flags = flags
+        self._timeout = timeout
+        self._parameters = dict(parameters or {})
         self.model_name = model_name
         self.model_version = model_version
 
@@ -117,13 +142,24 @@ class InferenceRequest:
         """Return 0: there are no sequences."""
         return self._correlation_id
 
-    def requested_output_names(self) -> list[str]:
+    def requested_output_names(self) -> set[str]:
         """Return what the client wants to have."""
         return self._wanted
 
     def parameters(self) -> str:
-        """Return the request's parameters as JSON: none."""
-        return "{}"
+        """Return the request's parameters as JSON."""
+        return json.dumps(self._parameters)
+
+    def timeout(self) -> int:
+        """Return 0: the endpoint has the time-out."""
+        return self._timeout
+
+    def flags(self) -> int:
+        """Return 0: there are no sequences."""
+        return self._flags
+
+    def set_release_flags(self, flags: int) -> None:
+        """Do nothing: a request is never given back."""
 
     def is_cancelled(self) -> bool:
         """Return False: a call ends when it ends."""
@@ -165,10 +201,12 @@ class InferenceResponse:
 class Logger:
     """Triton's log: lines of the deployment's."""
 
+    INFO, WARNING, ERROR, VERBOSE = logging.INFO, logging.WARNING, logging.ERROR, logging.DEBUG
+
     @staticmethod
-    def log(message: str, level: int | None = None) -> None:
+    def log(message: str, level: int = logging.INFO) -> None:
         """Write a line."""
-        _log.info("%s", message)
+        _log.log(level, "%s", message)
 
     @staticmethod
     def log_info(message: str) -> None:
@@ -189,6 +227,54 @@ class Logger:
     def log_verbose(message: str) -> None:
         """Write a line for debugging."""
         _log.debug("%s", message)
+
+
+LogLevel = Logger
+
+
+class ModelConfig:
+    """What `auto_complete_config` changes: a model's configuration."""
+
+    def __init__(self, message: Any) -> None:
+        self._message = message
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all of it."""
+        return as_dict(self._message)
+
+    def add_input(self, tensor: Mapping[str, Any]) -> None:
+        """Add an input that is not there yet: `name`, `data_type`, `dims`."""
+        _add(self._message.input, tensor)
+
+    def add_output(self, tensor: Mapping[str, Any]) -> None:
+        """Add an output that is not there yet: `name`, `data_type`, `dims`."""
+        _add(self._message.output, tensor)
+
+    def set_max_batch_size(self, size: int) -> None:
+        """Set how many rows a request may have, where nothing is said of it."""
+        self._message.max_batch_size = self._message.max_batch_size or size
+
+    def set_dynamic_batching(self) -> None:
+        """Have requests joined."""
+        self._message.dynamic_batching.SetInParent()
+
+    def set_model_transaction_policy(self, policy: Mapping[str, Any]) -> None:
+        """Set whether the model is decoupled, which is refused."""
+        self._message.model_transaction_policy.decoupled = bool(policy.get("decoupled"))
+
+
+def _add(tensors: Any, wanted: Mapping[str, Any]) -> None:
+    if all(one.name != wanted["name"] for one in tensors):
+        tensors.add(
+            name=wanted["name"], data_type=wanted["data_type"], dims=wanted["dims"],
+            **({"optional": True} if wanted.get("optional") else {}),
+        )
+
+
+def get_model_dir() -> str:
+    """Return the folder of the version whose code asks."""
+    file = sys._getframe(1).f_code.co_filename
+    return str(Path(file).parent)
 
 
 def get_input_tensor_by_name(request: InferenceRequest, name: str) -> Tensor | None:
@@ -218,7 +304,7 @@ def using_decoupled_model_transaction_policy(model_config: dict[str, Any]) -> bo
 
 def triton_string_to_numpy(name: str) -> Any:
     """Return numpy's type for one of the configuration's, such as `TYPE_FP32`."""
-    return DTYPES[name.removeprefix("TYPE_").replace("STRING", "BYTES")]
+    return TRITON_STRING_TO_NUMPY[name]
 
 
 def deserialize_bytes_tensor(encoded: Any) -> Any:

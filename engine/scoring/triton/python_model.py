@@ -15,8 +15,9 @@ from typing import Any
 
 from inferay.engine.scoring.tracebacks import describe_exception, user_traceback
 from inferay.engine.scoring.triton import pb_utils
-from inferay.engine.scoring.triton.config import Config
+from inferay.engine.scoring.triton.config import Config, check
 from inferay.engine.scoring.triton.errors import ModelError, refusal
+from inferay.engine.scoring.triton.request import InferRequest
 from inferay.errors import UserCodeError
 
 #: What a model imports.
@@ -60,6 +61,13 @@ class PythonBackend:
                 folder, f"{version.name}/{path.name} defines no class TritonPythonModel with "
                 "execute(requests)", "NoModel",
             )
+        complete = getattr(self._cls, "auto_complete_config", None)
+        if complete is not None:
+            try:
+                complete(pb_utils.ModelConfig(message))
+            except BaseException as error:   # user code may raise anything, SystemExit too
+                raise self._failed("auto_complete_config() raised", error) from error
+            check(folder, message)
 
     def start(self, config: Config) -> None:
         """Make and initialise the instances; blocks.
@@ -86,7 +94,7 @@ class PythonBackend:
             self._idle.put(instance)
 
     def run(
-        self, requests: Sequence[Mapping[str, Any]], outputs: Sequence[str]
+        self, requests: Sequence[InferRequest]
     ) -> list[Mapping[str, Any] | ModelError]:
         """Return the outputs of each request, or why it failed, by one call of `execute`.
 
@@ -95,9 +103,9 @@ class PythonBackend:
             Exception: What the model raises.
         """
         asked = [pb_utils.InferenceRequest(
-            inputs=[pb_utils.Tensor(name, value) for name, value in one.items()],
-            requested_output_names=list(outputs), model_name=self._folder.name,
-            model_version=int(self._version.name),
+            one.id, 0, [pb_utils.Tensor(name, value) for name, value in one.inputs.items()],
+            one.outputs, self._folder.name, int(self._version.name),
+            parameters=one.parameters,
         ) for one in requests]
         instance = self._idle.get()
         try:
@@ -129,8 +137,9 @@ class PythonBackend:
             )
         error = response.error()
         if error is not None:
-            return ModelError(error.message())
-        return {one.name(): one.as_numpy() for one in response.output_tensors()}
+            return ModelError(error.message(), pb_utils.CODES[error.code()])
+        found = {one.name(): one.as_numpy() for one in response.output_tensors()}
+        return {name: array for name, array in found.items() if name in self._outputs}
 
     def _failed(self, what: str, error: BaseException) -> UserCodeError:
         code = "ModelLoadFailed"

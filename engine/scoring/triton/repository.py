@@ -48,14 +48,14 @@ class Repository:
                 f"Request for unknown model: '{name}' is not found; there is "
                 f"{', '.join(self.models)}{nearest(name, self.models)}", target=name,
             )
-        number = int(version) if version.isdigit() else max(versions)
-        if (version and not version.isdigit()) or number not in versions:
+        known = {"": max(versions), **{str(one): one for one in versions}}
+        if version not in known:
             served = ", ".join(map(str, versions))
             raise NotFound(
-                f"Request for unknown model: '{name}' version {version} is not found; there is "
-                f"{served}", target=name,
+                f"Request for unknown model: '{name}' version {version[:20]} is not found; there "
+                f"is {served}", target=name,
             )
-        return versions[number]
+        return versions[known[version]]
 
     def only(self, name: str = "") -> TritonModel:
         """Return the model of the name, or, without one, the only model that there is.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy
@@ -30,7 +31,7 @@ def from_values(name: str, values: Any, datatype: str, shape: Sequence[int] | No
 
     Args:
         name: Of the tensor, for errors.
-        values: Numbers, booleans or texts.
+        values: A list of numbers, booleans or texts.
         datatype: The protocol's name of the type.
         shape: By default that of the values.
 
@@ -40,18 +41,15 @@ def from_values(name: str, values: Any, datatype: str, shape: Sequence[int] | No
     dtype = DTYPES.get(datatype)
     if dtype is None:
         raise InvalidInput(f"input '{name}': there is no datatype '{datatype}'", target=name)
-    try:
-        if datatype == "BYTES":
-            found = numpy.array(values, numpy.object_)
-            flat = [_bytes_of(name, value) for value in found.ravel()]
-            made = numpy.empty(len(flat), numpy.object_)
-            made[:] = flat
-            found = made.reshape(found.shape)
-        else:
-            found = _numbers(name, numpy.array(values), datatype, numpy.dtype(dtype))
-    except (ValueError, OverflowError) as error:   # rows of different lengths, a huge number
-        raise InvalidInput(f"input '{name}': {error}", target=name) from None
-    return found if shape is None else shaped(name, found, shape)
+    if not isinstance(values, list):
+        raise InvalidInput(f"input '{name}': its data has to be a list", target=name)
+    flat, own = _flat(name, values)
+    if datatype == "BYTES":
+        found = numpy.empty(len(flat), numpy.object_)
+        found[:] = [_bytes_of(name, value) for value in flat]
+    else:
+        found = _numbers(name, flat, datatype, numpy.dtype(dtype))
+    return shaped(name, found, own if shape is None else shape)
 
 
 def shaped(name: str, array: Any, shape: Sequence[int]) -> Any:
@@ -73,24 +71,41 @@ def shaped(name: str, array: Any, shape: Sequence[int]) -> Any:
             f"input '{name}' got {array.size} elements for shape {list(shape)}, which has {wanted}",
             target=name,
         )
-    return array.reshape(shape)
+    try:
+        return array.reshape(shape)
+    except ValueError as error:   # of more dimensions, or larger, than numpy knows
+        raise InvalidInput(f"input '{name}': shape: {error}", target=name) from None
 
 
-def _numbers(name: str, found: Any, datatype: str, dtype: Any) -> Any:
-    if found.size == 0:
-        return found.astype(dtype)
-    kinds = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}[dtype.kind]
-    if found.dtype.kind not in kinds:
-        raise InvalidInput(
-            f"input '{name}': values of type {found.dtype} are no {datatype}", target=name
-        )
-    if dtype.kind in "iu":
+def _flat(name: str, values: list[Any]) -> tuple[list[Any], list[int]]:
+    """Return the values in one list, and the shape that they have as it looks at their firsts."""
+    shape = [len(values)]
+    while values and isinstance(values[0], list):
+        if not all(isinstance(one, list) for one in values):
+            raise InvalidInput(f"input '{name}': values beside lists", target=name)
+        shape.append(len(values[0]))
+        values = list(chain.from_iterable(values))
+    return values, shape
+
+
+def _numbers(name: str, flat: list[Any], datatype: str, dtype: Any) -> Any:
+    allowed: tuple[type, ...] = {
+        "b": (bool,), "i": (int,), "u": (int,), "f": (int, float)
+    }[dtype.kind]
+    wrong = set(map(type, flat)).difference(allowed)
+    if wrong:
+        kind = min(one.__name__ for one in wrong)
+        raise InvalidInput(f"input '{name}': a value of type {kind} is no {datatype}", target=name)
+    if dtype.kind in "iu" and flat:
         bounds = numpy.iinfo(dtype)
-        if int(found.min()) < bounds.min or int(found.max()) > bounds.max:
+        if min(flat) < bounds.min or max(flat) > bounds.max:
             raise InvalidInput(
                 f"input '{name}': a value is out of the range of {datatype}", target=name
             )
-    return found.astype(dtype)
+    try:
+        return numpy.array(flat, dtype)
+    except OverflowError as error:   # a whole number that no float holds
+        raise InvalidInput(f"input '{name}': {error}", target=name) from None
 
 
 def _bytes_of(name: str, value: Any) -> bytes:

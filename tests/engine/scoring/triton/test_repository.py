@@ -110,11 +110,8 @@ def test_a_python_model_that_cannot_start_says_why(tmp_path: Path, code: str, sa
 @pytest.mark.parametrize(("answer", "said"), [
     ("None", "has to return a list with a response for each"),
     ("[1]", "returned a response of type int; expected an InferenceResponse"),
-    ("[pb_utils.InferenceResponse([])]", "returned no output 'DOUBLED'"),
-    ("[pb_utils.InferenceResponse([pb_utils.Tensor('DOUBLED', numpy.ones((1, 2)))])]",
-     "the output 'DOUBLED' is FP64, and the model's configuration says FP32"),
-    ("[pb_utils.InferenceResponse([pb_utils.Tensor('DOUBLED', numpy.ones((3, 2), 'f4'))])]",
-     "the output 'DOUBLED' has 3 rows for a batch of 1"),
+    ("[pb_utils.InferenceResponse([pb_utils.Tensor('DOUBLED', numpy.ones((1, 2), complex))])]",
+     "the output 'DOUBLED' is of type complex128, which has no name"),
     ("[pb_utils.InferenceRequest().exec()]", "a model that calls another"),
 ])
 def test_what_a_python_model_answers_is_looked_at(tmp_path: Path, answer: str, said: str) -> None:
