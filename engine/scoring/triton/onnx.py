@@ -152,8 +152,8 @@ def _options(runtime: Any, message: Any) -> Any:
     options.enable_mem_pattern = given.get("enable_mem_pattern") != "0"
     level = _LEVELS[message.optimization.graph.level]
     options.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, level)
-    # Threads that spin while they have nothing to do take the cores from all else on the machine.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Threads that spin between two calls take the cores from all else on the machine.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
     return options
 
