@@ -16,7 +16,6 @@ from inferay.serve.server.answers import answer_of
 from inferay.serve.server.batching import Batcher
 from inferay.serve.server.entry import Handler
 from inferay.serve.server.http import Answer, Refused, Request, error_answer
-from inferay.serve.server.threads import Threads
 
 _log = logging.getLogger("inferay.server")
 
@@ -127,7 +126,7 @@ class Calls:
     ) -> None:
         self._entry = entry
         self._code_dir = code_dir
-        self._threads = Threads(at_once)
+        self._threads = entry.threads(at_once)
         self._batcher: Batcher[Arguments, Answer] | None = None
         if batching is not None:
             self._batcher = Batcher(

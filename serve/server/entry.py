@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl
 
 from inferay.errors import UserCodeError
 from inferay.serve.server.http import Answer, Refused, Request
+from inferay.serve.server.threads import Threads
 
 #: The argument of `run()` that takes the request's headers.
 REQUEST_HEADERS = "request_headers"
@@ -54,6 +55,9 @@ class Handler(Protocol):
     @property
     def health_paths(self) -> frozenset[str]:
         """Paths besides `/` that ask whether the server is well."""
+
+    def threads(self, at_once: int) -> Threads:
+        """Return what calls `run`, so many times at once at most."""
 
     @property
     def run(self) -> Callable[..., Any]:
@@ -93,6 +97,10 @@ class Entry:
     is_async: bool
     error_key: ClassVar[str] = "message"
     health_paths: ClassVar[frozenset[str]] = frozenset()
+
+    def threads(self, at_once: int) -> Threads:
+        """Return a thread for each call."""
+        return Threads(at_once)
 
     def methods(self, path: str) -> tuple[str, ...] | None:
         """Return the methods of `/score`."""

@@ -11,6 +11,7 @@ from inferay.errors import InvalidInput
 from inferay.serve.server.entry import OPTIONS, SCORE, SCORE_METHODS
 from inferay.serve.server.http import Answer, Refused, Request
 from inferay.serve.server.mlflow_input import data_of
+from inferay.serve.server.threads import Threads
 
 #: How Swagger calls MLflow's types.
 _SWAGGER = {
@@ -39,6 +40,10 @@ class MlflowEntry:
 
     def __init__(self, folder: Path) -> None:
         self.model = MlflowModel(folder)
+
+    def threads(self, at_once: int) -> Threads:
+        """Return a thread for each call."""
+        return Threads(at_once)
 
     def methods(self, path: str) -> tuple[str, ...] | None:
         """Return the methods of `/score`."""

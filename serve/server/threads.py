@@ -36,10 +36,15 @@ class Threads:
 
     Args:
         count_max: Threads at most; they are started when they are needed.
+        clock: Says how long calls take. `time.thread_time` is for calls that only compute: what
+            they wait for, each other and the interpreter's lock, does not count as theirs.
     """
 
-    def __init__(self, count_max: int) -> None:
+    def __init__(
+        self, count_max: int, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self._count_max = count_max
+        self._clock = clock
         self._count = 0
         self._work: deque[tuple[Callable[[Any], Any], Any, Tell]] = deque()
         #: What wakes the threads that sleep; the last one went to sleep last.
@@ -111,13 +116,13 @@ class Threads:
             function, argument, tell = self._work.popleft()
         except IndexError:   # another thread was faster
             return
-        began_s = time.perf_counter()
+        began_s = self._clock()
         result, raised = None, None
         try:
             result = function(argument)
         except BaseException as error:   # it is the caller's to tell
             raised = error
-        self._call_s += (time.perf_counter() - began_s - self._call_s) * _WEIGHT
+        self._call_s += (self._clock() - began_s - self._call_s) * _WEIGHT
         self._ended.append((tell, result, raised))
         if not self._is_telling:   # else the loop has been woken, and finds this one too
             self._is_telling = True

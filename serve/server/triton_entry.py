@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,7 @@ from inferay.errors import InferayError, InvalidInput, NotFound
 from inferay.serve.server import oip_grpc
 from inferay.serve.server.http import JSON, Answer, Request
 from inferay.serve.server.oip_json import Asked, answer_to, asked_in, is_raw, raw_in
+from inferay.serve.server.threads import Threads
 
 _log = logging.getLogger("inferay.server")
 
@@ -69,6 +71,19 @@ class TritonEntry:
         self.repository = Repository(folder)
         if self._chosen:
             self.repository.only(self._chosen)   # a wrong name is told now
+
+    def threads(self, at_once: int) -> Threads:
+        """Return as many threads as fill all instances' batches, and one that reads the next.
+
+        More would only wait for each other. ONNX Runtime computes: what its calls wait for is not
+        their own time.
+        """
+        models = [one for each in self.repository.models.values() for one in each.values()]
+        configs = [one.config for one in models]
+        useful = 1 + sum(one.instances * max(1, one.rows_max) for one in configs)
+        only_computes = all(one.backend == ONNX for one in configs)
+        clock = time.thread_time if only_computes else time.perf_counter
+        return Threads(min(at_once, useful), clock)
 
     def methods(self, path: str) -> tuple[str, ...] | None:
         """Return the methods of a path, or None if there is no such path."""
