@@ -12,14 +12,14 @@ import json
 import shutil
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Figure, Line, Served
 from benchmarks.serving import ours, peers
-from benchmarks.serving.load import Target
+from benchmarks.serving.load import Target, drive
 from inferay.processes import free_ports
 
 #: Calls whose median is the bare one.
@@ -74,30 +74,49 @@ def measure(folder: Path, options: argparse.Namespace) -> Iterator[Line]:
         bare_ms = _bare_ms(file, body)
         only = folder / f"only-{name}"
         shutil.copytree(repository / name, only / name)
-        own = folder / f"ours-{name}"
-        own.mkdir()
         sent = json.dumps(body).encode()
-        with ours.serving(own, {name: only}) as stage, peers.running(
-            "mlserver", partial(_mlserver, file, sent), name, folder
-        ) as theirs:
-            stage.publish(table.MIRROR_PERCENT)
-            mine = stage.target(name, sent, None, path=f"v2/models/{name}/infer")
-            _check_equal(stage, mine, theirs)
-            for count in table.CONNECTIONS:
-                loads = table.in_turn([mine, theirs], count, options, folder)
-                yield Served(
-                    f"OIP {name}, c={count}", "mlserver",
-                    "in process (parallel_workers 0), no debug log, onnxruntime in a runtime",
-                    AIM if count == 16 else None, table.loads_of(loads["inferay"]),
-                    table.loads_of(loads["mlserver"]),
-                )
-                if count == 1:
-                    p50_ms = statistics.median(one.p50_ms for one in loads["inferay"])
-                    yield Figure(
-                        f"OIP {name}, added p50", "at c=1 through the edge with TLS and key, over "
-                        f"a bare call of ONNX Runtime ({bare_ms:.2f} ms), medians",
-                        f"{p50_ms - bare_ms:.2f} ms", ADDED,
+        settings = {
+            f"parallel_workers {workers}, no debug log, onnxruntime in a runtime":
+                partial(_mlserver, file, sent, workers)
+            for workers in (0, 2)
+        }
+        best = _best(settings, name, folder)
+        for instances in (1, 2):
+            own = folder / f"ours-{name}-{instances}"
+            own.mkdir()
+            with ours.serving(own, {name: only}, instances=instances) as stage, peers.running(
+                "mlserver", settings[best], name, folder
+            ) as theirs:
+                stage.publish(table.MIRROR_PERCENT)
+                mine = stage.target(name, sent, None, path=f"v2/models/{name}/infer")
+                _check_equal(stage, mine, theirs)
+                for count in table.CONNECTIONS:
+                    loads = table.in_turn([mine, theirs], count, options, folder)
+                    yield Served(
+                        f"OIP {name}, c={count}, instances: {instances}", "mlserver", best,
+                        AIM if count == 16 else None, table.loads_of(loads["inferay"]),
+                        table.loads_of(loads["mlserver"]),
                     )
+                    if count == 1:
+                        p50_ms = statistics.median(one.p50_ms for one in loads["inferay"])
+                        yield Figure(
+                            f"OIP {name}, added p50, instances: {instances}",
+                            "at c=1 through the edge with TLS and key, 10 % mirrored, over a bare "
+                            f"call of ONNX Runtime ({bare_ms:.2f} ms), medians",
+                            f"{p50_ms - bare_ms:.2f} ms", ADDED,
+                        )
+
+
+def _best(settings: Mapping[str, peers.Setting], name: str, folder: Path) -> str:
+    """Return which of MLServer's settings answers most."""
+    rates: dict[str, float] = {}
+    for what, setting in settings.items():
+        with peers.running("mlserver", setting, name, folder) as target:
+            drive(target, peers.CHOICE_CONNECTIONS, 1, folder)   # warm
+            rates[what] = drive(
+                target, peers.CHOICE_CONNECTIONS, peers.CHOICE_S, folder
+            ).requests_per_s
+    return max(rates, key=lambda what: rates[what])
 
 
 def _body(name: str, datatype: str, shape: list[int], data: list[Any]) -> dict[str, Any]:
@@ -121,12 +140,12 @@ def _bare_ms(file: Path, body: dict[str, Any]) -> float:
 
 
 def _mlserver(
-    file: Path, body: bytes, model: str, folder: Path, program: peers.Program
+    file: Path, body: bytes, workers: int, model: str, folder: Path, program: peers.Program
 ) -> peers.Server:
     http, grpc, metrics = free_ports(3)
     (folder / "settings.json").write_text(json.dumps({
         "host": "127.0.0.1", "http_port": http, "grpc_port": grpc, "metrics_port": metrics,
-        "debug": False, "parallel_workers": 0,
+        "debug": False, "parallel_workers": workers,
     }))
     (folder / "model-settings.json").write_text(json.dumps({
         "name": model, "implementation": f"{peers.APPS}.mlserver_onnx.Onnx",
