@@ -11,6 +11,7 @@ import argparse
 import json
 import shutil
 import statistics
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -111,11 +112,14 @@ def _best(settings: Mapping[str, peers.Setting], name: str, folder: Path) -> str
     """Return which of MLServer's settings answers most."""
     rates: dict[str, float] = {}
     for what, setting in settings.items():
-        with peers.running("mlserver", setting, name, folder) as target:
-            drive(target, peers.CHOICE_CONNECTIONS, 1, folder)   # warm
-            rates[what] = drive(
-                target, peers.CHOICE_CONNECTIONS, peers.CHOICE_S, folder
-            ).requests_per_s
+        try:
+            with peers.running("mlserver", setting, name, folder) as target:
+                drive(target, peers.CHOICE_CONNECTIONS, 1, folder)   # warm
+                rates[what] = drive(
+                    target, peers.CHOICE_CONNECTIONS, peers.CHOICE_S, folder
+                ).requests_per_s
+        except peers.CannotRun as error:
+            print(f"mlserver, {what}: {error}", file=sys.stderr, flush=True)
     return max(rates, key=lambda what: rates[what])
 
 
