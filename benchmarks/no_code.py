@@ -210,11 +210,13 @@ PARTS = {
 def cold(folder: Path, options: argparse.Namespace) -> Iterator[Line]:
     """Measure the parts of a start, with the model's own pins in an overlay that is built."""
     from inferay.engine.scoring.environments import ensure
+    from inferay.engine.scoring.environments.overlay import PLACE
     from inferay.engine.scoring.environments.spec import of_mlflow_model
 
     model = save_iris(folder)
     with open(model / "requirements.txt", "a") as file:
         file.write("\nsix==1.16.0\n")   # so that it is not the cluster's own
+    os.environ[PLACE] = str(folder / "environments")
     spec = of_mlflow_model(model)
     began_s = time.perf_counter()
     ensure(spec)
