@@ -25,7 +25,7 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from inferay.engine.scoring.environments.spec import EnvironmentSpec
+from inferay.engine.scoring.environments.spec import NO_CONDA, EnvironmentSpec, conda_program
 from inferay.errors import InvalidInput, UserCodeError
 
 #: Where overlays are kept on this machine, unless `INFERAY_ENVIRONMENTS` names a folder.
@@ -57,7 +57,8 @@ def ensure(spec: EnvironmentSpec, place: Path | None = None) -> Path:
         UserCodeError: It cannot be resolved or installed; the details are uv's last lines.
     """
     check_python(spec.python)
-    if not spec.requirements or all(_is_satisfied(Requirement(one)) for one in spec.requirements):
+    is_here = all(_is_satisfied(Requirement(one)) for one in spec.requirements)
+    if is_here and not spec.conda:
         return Path(sys.executable)
     place = place or default_place()
     place.mkdir(parents=True, exist_ok=True)
@@ -100,19 +101,20 @@ def check_python(wanted: str) -> None:
 def _build(spec: EnvironmentSpec, folder: Path) -> None:
     """Make the overlay aside, and rename it: a build that is killed leaves nothing half made."""
     shutil.rmtree(folder, ignore_errors=True)
+    prefix = _conda_prefix(spec, folder) if spec.conda else None
     with tempfile.TemporaryDirectory(prefix=".build-", dir=folder.parent) as aside:
-        wanted = _resolve(spec, Path(aside))
+        wanted = _resolve(spec, Path(aside)) if spec.requirements else {}
         missing = [
             f"{name} @ {version}" if "://" in version else f"{name}=={version}"
             for name, version in wanted.items() if _installed().get(name) != version
         ]
         made = Path(aside) / "overlay"
-        if missing:
-            _install(missing, spec, made, Path(aside))
+        if missing or prefix is not None:
+            _install(missing, spec, made, Path(aside), prefix)
         else:
             made.mkdir()
         # An environment's programs name its path: so it is made anew where it will be.
-        python = folder / "bin" / "python" if missing else ""
+        python = folder / "bin" / "python" if missing or prefix is not None else ""
         (made / "ready").write_text(str(python))
         os.replace(made, folder)
 
@@ -158,28 +160,71 @@ def _compile(
     return found
 
 
-def _install(missing: list[str], spec: EnvironmentSpec, made: Path, aside: Path) -> None:
+def _conda_prefix(spec: EnvironmentSpec, folder: Path) -> Path:
+    """Install conda's packages beside the overlay, at their place: they name it in their files.
+
+    Raises:
+        InvalidInput: There is no conda here.
+        UserCodeError: It does not have them.
+    """
+    program = conda_program()
+    if program is None:
+        raise InvalidInput(
+            f"the environment needs {', '.join(spec.conda)}: {NO_CONDA}", code="CondaOnly",
+            target="environment",
+        )
+    prefix = folder.with_name(f"{folder.name}-conda")
+    shutil.rmtree(prefix, ignore_errors=True)
+    python = f"python={sys.version_info.major}.{sys.version_info.minor}"
+    _run(
+        [program, "create", "--yes", "--quiet", "--prefix", str(prefix), "--override-channels",
+         *(f"--channel={one}" for one in spec.channels), python, *spec.conda],
+        folder.parent, "conda cannot install its packages",
+    )
+    return prefix
+
+
+def _install(
+    missing: list[str], spec: EnvironmentSpec, made: Path, aside: Path, prefix: Path | None
+) -> None:
     (aside / "missing.txt").write_text("\n".join(missing) + "\n")
     _uv(["venv", "--quiet", "--relocatable", "--python", sys.executable, str(made)], aside,
         "its virtual environment cannot be made")
-    _uv(
-        ["pip", "install", "--python", str(made / "bin" / "python"), "--no-deps",
-         "--requirements", "missing.txt", *spec.options],
-        aside, "its packages cannot be installed",
-    )
+    if missing:
+        _uv(
+            ["pip", "install", "--python", str(made / "bin" / "python"), "--no-deps",
+             "--requirements", "missing.txt", *spec.options],
+            aside, "its packages cannot be installed",
+        )
     [packages] = made.glob("lib/python*/site-packages")
+    behind = _cluster_paths()
+    if prefix is not None:   # last: Ray and inferay run with the cluster's own packages
+        behind += map(str, prefix.glob("lib/python*/site-packages"))
+        (packages / "zz_conda.pth").write_text(
+            "import os; os.environ['PATH'] = os.pathsep.join("
+            f"(os.environ.get('PATH', os.defpath), {str(prefix / 'bin')!r}))\n"
+        )
     (packages / "zz_cluster.pth").write_text(
-        "".join(f"import site; site.addsitedir({path!r})\n" for path in _cluster_paths())
+        "".join(f"import site; site.addsitedir({path!r})\n" for path in behind)
     )
 
 
 def _uv(words: list[str], folder: Path, said: str) -> None:
     from uv import find_uv_bin
 
+    _run([find_uv_bin(), *words], folder, said)
+
+
+def _run(command: list[str], folder: Path, said: str) -> None:
+    """Run what installs; its last lines are the error's details.
+
+    Raises:
+        UserCodeError: It failed, or took too long.
+    """
     environment = {k: v for k, v in os.environ.items() if not k.startswith(_HIDDEN)}
     try:
         done = subprocess.run(
-            [find_uv_bin(), *words], cwd=folder, env=_indexes() | environment, check=False,
+            command, cwd=folder, env=_indexes() | environment, check=False,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             timeout=BUILD_S,
         )

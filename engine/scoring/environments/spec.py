@@ -1,7 +1,7 @@
 """What an environment declares: Python packages, as pip knows them, and a version of Python.
 
-Conda files name packages of conda. Those that are the same project on PyPI become that; others
-have no place here, and are refused by name.
+Conda files name packages of conda. Those that are the same project on PyPI become that; others go
+to conda itself where there is one, and are refused by name where there is none.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -56,6 +57,16 @@ _OWN = frozenset((
     "azureml-inference-server-http",
 ))
 
+#: What installs conda's packages; the first that is there does.
+CONDA_PROGRAMS = ("micromamba", "mamba", "conda")
+
+#: What to do about conda's packages where none of these is there.
+NO_CONDA = (
+    "known on conda's channels only, and there is no micromamba, mamba or conda here; if it is a "
+    "package of PyPI, name it under pip in the conda file, else install micromamba, or the package "
+    "itself, where the cluster runs"
+)
+
 #: A conda match specification: `channel::name=1.2=build`, `name >=1,<2`.
 _CONDA = re.compile(r"(?:[\w./-]+::)?([A-Za-z0-9_][\w.-]*)\s*(.*)")
 
@@ -74,11 +85,15 @@ class EnvironmentSpec:
         requirements: As pip takes them.
         python: The version of Python, such as `3.11`, or "" for any.
         options: Where packages are, as words of uv's command line.
+        conda: Packages that conda's channels alone have, as conda takes them.
+        channels: Of conda, the first one preferred.
     """
 
     requirements: tuple[str, ...] = ()
     python: str = ""
     options: tuple[str, ...] = ()
+    conda: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -88,7 +103,10 @@ class EnvironmentSpec:
     @property
     def digest(self) -> str:
         """sha256 of what is declared."""
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()
+        facts = asdict(self)
+        if not self.conda:   # as it was before there were any
+            del facts["conda"], facts["channels"]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `from_dict` takes, as JSON can carry it."""
@@ -97,7 +115,10 @@ class EnvironmentSpec:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Return the spec that `to_dict` wrote."""
-        return cls(tuple(values["requirements"]), values["python"], tuple(values["options"]))
+        return cls(
+            tuple(values["requirements"]), values["python"], tuple(values["options"]),
+            tuple(values.get("conda", ())), tuple(values.get("channels", ())),
+        )
 
     def to_word(self) -> str:
         """Return the spec as one word of a command line."""
@@ -144,15 +165,30 @@ def from_conda(conda: str | Mapping[str, Any], where: str) -> EnvironmentSpec:
             elif name in _RENAMED or name in _SAME:
                 requirements.append(f"{_RENAMED.get(name, name)}{version}")
             else:
-                unknown.append(name)
-    if unknown:
-        raise _refused(
-            where, f"{', '.join(unknown)}: known on conda's channels only, which are not used "
-            "here; if it is a package of PyPI, name it under pip in the conda file, else install "
-            "it where the cluster runs and leave it out",
-            code="CondaOnly",
-        )
-    return EnvironmentSpec(tuple(requirements), python, options)
+                unknown.append((name, one))
+    if not unknown:
+        return EnvironmentSpec(tuple(requirements), python, options)
+    names = ", ".join(name for name, _ in unknown)
+    if conda_program() is None:
+        raise _refused(where, f"{names}: {NO_CONDA}", code="CondaOnly")
+    channels = _channels(content.get("channels"), where)
+    return EnvironmentSpec(
+        tuple(requirements), python, options, tuple(one for _, one in unknown), channels
+    )
+
+
+def conda_program() -> str | None:
+    """Return what installs conda's packages on this machine, if there is any."""
+    return next(filter(None, map(shutil.which, CONDA_PROGRAMS)), None)
+
+
+def _channels(given: Any, where: str) -> tuple[str, ...]:
+    channels = given or ["conda-forge"]
+    if not isinstance(channels, list) or not all(isinstance(one, str) for one in channels):
+        raise _refused(where, "channels of its conda file: expected a list of names or URLs")
+    if any(_SECRET.search(one) for one in channels):
+        raise _refused(where, "a channel with a password in it; conda's own settings keep it out")
+    return tuple(channels)
 
 
 def from_lines(lines: Iterable[str], where: str) -> EnvironmentSpec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from inferay.engine.scoring.environments import EnvironmentSpec, ensure
+from inferay.engine.scoring.environments.spec import from_conda
 from inferay.errors import InvalidInput, UserCodeError
 
 #: Another version than the cluster's.
@@ -92,3 +94,67 @@ def test_another_python_is_refused_before_anything_is_built(python: str, tmp_pat
     with pytest.raises(InvalidInput, match="the environment wants Python"):
         ensure(spec(SIX, python=python), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+#: Stands in for micromamba, which no package index has: it notes its words and makes a prefix.
+MICROMAMBA = """#!/bin/sh
+set -e
+echo "$@" >> "$(dirname "$0")/words"
+while [ "$1" != --prefix ]; do shift; done
+case "$*" in *nosuchthing*) echo "error: nothing provides nosuchthing"; exit 1;; esac
+mkdir -p "$2/bin" "$2/lib/python3.11/site-packages"
+echo "VALUE = 7" > "$2/lib/python3.11/site-packages/only_conda.py"
+echo "six = None" > "$2/lib/python3.11/site-packages/six.py"
+printf '#!/bin/sh\\necho tool\\n' > "$2/bin/only-tool"
+chmod +x "$2/bin/only-tool"
+"""
+
+
+@pytest.fixture
+def micromamba(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on PATH with a program called micromamba."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    (folder / "micromamba").write_text(MICROMAMBA)
+    (folder / "micromamba").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return folder
+
+
+def test_what_conda_alone_has_is_installed_by_it_behind_the_clusters_packages(
+    tmp_path: Path, micromamba: Path
+) -> None:
+    found = from_conda(
+        {"channels": ["mine", "conda-forge"],
+         "dependencies": ["python=3.11", "only-conda=1.2", "nvidia::other", "numpy"]}, "e"
+    )
+    assert (found.conda, found.requirements) == (("only-conda=1.2", "nvidia::other"), ("numpy",))
+    python = ensure(found, tmp_path)
+    assert ensure(EnvironmentSpec.from_word(found.to_word()), tmp_path) == python
+    said = (micromamba / "words").read_text().splitlines()
+    assert len(said) == 1   # built once
+    assert said[0].endswith(
+        "--override-channels --channel=mine --channel=conda-forge python=3.11 only-conda=1.2 "
+        "nvidia::other"
+    )
+    show = (
+        "import json, subprocess, only_conda, six, ray; print(json.dumps([only_conda.VALUE, "
+        "six.__name__ == 'six' and bool(six.__version__), "
+        "subprocess.check_output(['only-tool'], text=True)]))"
+    )
+    assert shown(str(python), "-c", show) == [7, True, "tool\n"]
+
+
+def test_what_conda_does_not_have_is_told_in_its_own_words(
+    tmp_path: Path, micromamba: Path
+) -> None:
+    found = from_conda({"dependencies": ["nosuchthing"]}, "e")
+    with pytest.raises(UserCodeError, match="conda cannot install its packages") as failed:
+        ensure(found, tmp_path)
+    assert failed.value.details == "error: nothing provides nosuchthing"
+
+
+def test_a_node_without_conda_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InvalidInput, match="needs ffmpeg: known on conda's channels only, and the"):
+        ensure(EnvironmentSpec(conda=("ffmpeg",)), tmp_path)
