@@ -120,6 +120,18 @@ def test_a_model_of_mlflow_needs_no_code(plane: Plane, tmp_path: Path) -> None:
         resolved(plane, codeConfiguration=None, model="azureml:own:1")
 
 
+def test_a_repository_of_triton_needs_no_code(plane: Plane, tmp_path: Path) -> None:
+    version = tmp_path / "repository" / "net" / "1"
+    version.mkdir(parents=True)
+    model = {"modelUri": str(tmp_path / "repository"), "modelType": "triton_model"}
+    plane.put("/v1/models/m/versions/1", {"properties": model})
+    server = resolved(plane, codeConfiguration=None, model="azureml:m:1")[0].spec.server
+    assert (server.flavor, Path(server.model).name) == ("triton", "repository")
+    plane.put("/v1/models/m/versions/2", {"properties": model | {"modelUri": str(version.parent)}})
+    with pytest.raises(Conflict, match="is one model of a Triton repository; give the folder that"):
+        resolved(plane, codeConfiguration=None, model="azureml:m:2")
+
+
 def test_what_is_missing_is_said_before_anything_starts(with_code: Plane) -> None:
     with pytest.raises(NotFound, match="no model ghost"):
         resolved(with_code, model="azureml:ghost:1")

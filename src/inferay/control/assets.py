@@ -39,7 +39,7 @@ from inferay.engine.resources import (
     parse_reference,
     to_rest,
 )
-from inferay.engine.scoring.flavors import MLMODEL, check_model, flavors_of
+from inferay.engine.scoring.flavors import MLMODEL, check_model, flavor_of, flavors_of
 from inferay.engine.storage import is_remote
 from inferay.engine.storage.download import download
 from inferay.errors import Conflict, InferayError, InvalidInput, NotFound, nearest
@@ -300,8 +300,8 @@ def _described(operation: Operation, row: Asset, content: Path) -> dict[str, Any
     kind, flavors = row.properties["modelType"], row.properties.get("flavors")
     if operation.payload.get("is_taken_over") and (content / MLMODEL).is_file():
         kind = "mlflow_model"
+    check_model(flavor_of(kind, has_code=False), content)
     if kind == "mlflow_model":
-        check_model("mlflow", content)
         flavors = flavors or flavors_of(content)
     return row.properties | {"modelType": kind, "flavors": flavors}
 

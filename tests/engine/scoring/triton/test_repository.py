@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy
@@ -123,3 +124,17 @@ def test_what_a_python_model_answers_is_looked_at(tmp_path: Path, answer: str, s
     inputs = {"VALUES": X[:1, :2], "NAMES": numpy.full((1, 1), b"a", numpy.object_)}
     with pytest.raises((ModelError, TritonModelException), match=said):
         Repository(tmp_path).only().infer(inputs, ["DOUBLED"])
+
+
+@pytest.mark.parametrize(("module", "package"), [
+    ("onnxruntime", "onnxruntime"), ("tritonclient.grpc", r"tritonclient\[grpc\]"),
+])
+def test_a_package_that_is_missing_is_named_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, package: str
+) -> None:
+    triton_models.linear(tmp_path / "linear")
+    monkeypatch.setitem(sys.modules, module, None)
+    said = rf"needs the package '{package}', .*pip install 'inferay\[triton\]'"
+    with pytest.raises(UserCodeError, match=said) as missing:
+        Repository(tmp_path)
+    assert missing.value.code == "PackageMissing"
