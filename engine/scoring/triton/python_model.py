@@ -7,6 +7,7 @@ one thread at a time.
 from __future__ import annotations
 
 import importlib.util
+import os
 import queue
 import sys
 from collections.abc import Mapping, Sequence
@@ -48,9 +49,8 @@ class PythonBackend:
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        if str(version) not in sys.path:   # its neighbours are imported by their names
-            sys.path.insert(0, str(version))
+        sys.modules[name] = self._module = module
+        sys.path.insert(0, str(version))   # its neighbours are imported by their names
         try:
             spec.loader.exec_module(module)
         except BaseException as error:   # user code may raise anything, SystemExit too
@@ -92,6 +92,7 @@ class PythonBackend:
                 raise self._failed("initialize() raised", error) from error
             self._instances.append(instance)
             self._idle.put(instance)
+        self._hide_neighbours()
 
     def run(
         self, requests: Sequence[InferRequest]
@@ -128,6 +129,20 @@ class PythonBackend:
         for instance in self._instances:
             if hasattr(instance, "finalize"):
                 instance.finalize()
+
+    def _hide_neighbours(self) -> None:
+        """Forget by name what was imported from the version's folder.
+
+        Another model's neighbours may have the same names, and Triton gives each a process of its
+        own. What this model imports only later is found as long as no other has that name.
+        """
+        folder = str(self._version)
+        sys.path.remove(folder)
+        sys.path.append(folder)
+        for name, module in list(sys.modules.items()):
+            file = getattr(module, "__file__", None) or ""
+            if file.startswith(folder + os.sep) and module is not self._module:
+                del sys.modules[name]
 
     def _outputs_of(self, response: Any) -> Mapping[str, Any] | ModelError:
         if not isinstance(response, pb_utils.InferenceResponse):

@@ -108,6 +108,28 @@ def test_a_python_model_that_cannot_start_says_why(tmp_path: Path, code: str, sa
         Repository(tmp_path)
 
 
+def test_each_python_model_has_its_own_neighbours(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        (folder / "1").mkdir(parents=True)
+        (folder / "1" / "neighbour.py").write_text(f"NAME = '{name}'")
+        (folder / "1" / "model.py").write_text(
+            "import numpy, neighbour\nimport triton_python_backend_utils as pb_utils\n"
+            "class TritonPythonModel:\n"
+            " def execute(self, requests):\n"
+            "  said = numpy.array([neighbour.NAME], object)\n"
+            "  return [pb_utils.InferenceResponse([pb_utils.Tensor('S', said)])]\n"
+        )
+        (folder / "config.pbtxt").write_text(
+            'input [{name: "X" data_type: TYPE_FP32 dims: [1]}] '
+            'output [{name: "S" data_type: TYPE_STRING dims: [1]}]'
+        )
+    repository = Repository(tmp_path)
+    for name in ("first", "second"):
+        found = repository.find(name).infer({"X": X[0, :1]})
+        assert found["S"].tolist() == [name]
+
+
 @pytest.mark.parametrize(("answer", "said"), [
     ("None", "has to return a list with a response for each"),
     ("[1]", "returned a response of type int; expected an InferenceResponse"),
