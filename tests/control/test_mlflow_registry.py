@@ -174,18 +174,21 @@ def test_a_server_is_sent_the_content_and_its_models_are_copied_when_asked_for(
     client = store.client()
     client.create_registered_model("other")
     client.create_model_version("other", folder.as_uri())
+    client.set_registered_model_alias("other", "prod", "1")
     put(plane, folder, "1")
     turn(plane, MlflowRegistry(plane.context, store))
     (found,) = client.search_model_versions("name = 'm'")
     assert found.run_id
     assert not found.source.startswith(plane.workspace.assets.as_uri())
-    reference = {"properties": {"modelUri": "models:/other/1", "modelType": "mlflow_model"}}
+    reference = {"properties": {"modelUri": "models:/other/1"}}
     with plane.database.read() as session, pytest.raises(Exception, match="model create -n other"):
         assets.find(session, "models", "azureml:other:1")
     plane.put("/v1/models/other/versions/1", reference).raise_for_status()
     with plane.database.read() as session:
-        copied = assets.find(session, "models", "azureml:other:1")
+        copied = assets.find(session, "models", "azureml:other@prod")
     assert (Path(str(copied.path)) / "MLmodel").exists()
+    assert copied.properties["modelType"] == "mlflow_model"   # as its content is
+    assert plane.put("/v1/models/other/versions/1", reference).status_code == 200
 
 
 def test_a_file_mlmodel_that_is_missing_or_truncated_is_refused(

@@ -102,6 +102,7 @@ def put_asset(
             "the version for a new one",
             target=f"{kind}/{name}/versions/{version}",
         )
+    is_taken_over = row is not None and _is_only_in_mlflow(row, path)
     row = row or Asset(kind=kind, name=name, version=version)
     row.properties = properties
     row.path = path
@@ -109,7 +110,10 @@ def put_asset(
     row.error = None
     session.add(row)
     session.flush()
-    begin(session, "asset.put", f"{kind}/{name}/versions/{version}", {"asset": row.id})
+    begin(
+        session, "asset.put", f"{kind}/{name}/versions/{version}",
+        {"asset": row.id, "is_taken_over": is_taken_over},
+    )
     return row, True
 
 
@@ -330,6 +334,8 @@ def _same(row: Asset, properties: dict[str, Any], path: str | None) -> bool:
     """Return whether a version is what is registered again; a URI is not read anew."""
     if not properties.get("flavors") and "flavors" in row.properties:   # as the content has them
         properties = properties | {"flavors": row.properties["flavors"]}
+    if path is not None and is_of_mlflow(path):   # its type is what the content is
+        properties = properties | {"modelType": row.properties["modelType"]}
     if row.properties != properties:
         return False
     if row.content_hash is None or path is None or is_remote(path):

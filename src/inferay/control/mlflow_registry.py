@@ -153,7 +153,9 @@ class MlflowRegistry:
             notices: dict[int, str] = {}
             for key, found in versions.items():
                 if key not in pointers and VERSION_TAG not in found.tags:
-                    self._take_over(session, found, ours.get(key), notices)
+                    self._take_over(
+                        session, found, ours.get(key), notices, labels.get(key, [])
+                    )
                     self._seen = None   # it is tagged once it is here
             for row in rows:
                 if row.mlflow_version is None:
@@ -177,7 +179,8 @@ class MlflowRegistry:
         self._context.wake.set()
 
     def _take_over(
-        self, session: Session, found: ModelVersion, row: Asset | None, notices: dict[int, str]
+        self, session: Session, found: ModelVersion, row: Asset | None, notices: dict[int, str],
+        labels: list[str],
     ) -> None:
         """Add what was made in MLflow; content of the workspace's own store is copied at once."""
         number = str(found.version)
@@ -190,7 +193,7 @@ class MlflowRegistry:
             uri = f"models:/{found.name}/{number}"
             row = Asset(
                 kind="models", name=found.name, version=number, state="Succeeded",
-                mlflow_version=number, labels=[], properties={
+                mlflow_version=number, labels=labels, properties={
                     "modelType": "custom_model", "modelUri": uri, "flavors": {}, "properties": {},
                     "tags": dict(found.tags), "description": found.description or None,
                     "isAnonymous": False, "isArchived": False,
