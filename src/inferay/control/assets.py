@@ -334,11 +334,12 @@ def _same(row: Asset, properties: dict[str, Any], path: str | None) -> bool:
     """Return whether a version is what is registered again; a URI is not read anew."""
     if not properties.get("flavors") and "flavors" in row.properties:   # as the content has them
         properties = properties | {"flavors": row.properties["flavors"]}
-    if path is not None and is_of_mlflow(path):   # its type is what the content is
+    is_there = path is not None and is_of_mlflow(path)
+    if is_there:   # its type is what the content is
         properties = properties | {"modelType": row.properties["modelType"]}
     if row.properties != properties:
         return False
-    if row.content_hash is None or path is None or is_remote(path):
+    if row.content_hash is None or path is None or is_there or is_remote(path):
         return True
     return _hash_of_copy(Path(path)) == row.content_hash
 
