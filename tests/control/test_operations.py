@@ -137,9 +137,9 @@ def test_a_crash_during_the_recovery_from_a_crash_ends_so_too(
     code = make_code()
     points, undisturbed = live(tmp_path, "none", code, data)
     for first in range(1, points + 1):
-        for second in (first + 1, first + 2):
-            _, ended = live(tmp_path, f"p{first}-{second}", code, data, first, second)
-            assert ended == undisturbed, f"crashes at points {first} and {second} of {points}"
+        second = first + 1 + first % 2   # the very next point, or the one after it
+        _, ended = live(tmp_path, f"p{first}-{second}", code, data, first, second)
+        assert ended == undisturbed, f"crashes at points {first} and {second} of {points}"
 
 
 def test_a_step_that_fails_for_the_machine_is_tried_again_and_then_explained(
