@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import ssl
+import struct
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ import onnxruntime
 import pytest
 import tritonclient.grpc
 import tritonclient.http
+from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
 from tests import triton_models
@@ -257,3 +259,26 @@ def test_the_examples_own_client_is_answered(local: Local) -> None:
         env={**os.environ, "SSL_CERT_FILE": str(local.store.workspace.ca_certificate)},
     )
     assert done.stdout == "ask.py: python\nspec.yml: yaml\n"
+
+
+def test_a_call_finds_its_endpoint_by_the_hosts_first_name_and_its_deployment_by_name(
+    served: Served,
+) -> None:
+    # Certificates hold for NAME.HOST where HOST has a dot, which loopback's has not: gRPC's own
+    # clients check that, so what they send is sent by another.
+    headers = {"authorization": f"Bearer {served.key}", "host": "models.example.com"}
+    message = service_pb2.ModelReadyRequest(name="linear").SerializeToString()
+    with served.local.http() as http:
+        answer = http.post(
+            "/inference.GRPCInferenceService/ModelReady", headers=headers,
+            content=struct.pack(">BI", 0, len(message)) + message,
+        )
+        assert service_pb2.ModelReadyResponse.FromString(answer.content[5:]).ready
+        assert http.get("/v2/models/linear", headers=headers).json()["name"] == "linear"
+    client = served.client("grpc").own
+    headers = {"authorization": f"Bearer {served.key}", "inferay-endpoint": "models"}
+    named = "azureml-model-deployment"
+    assert client.is_model_ready("linear", headers={**headers, named: "blue"})
+    for wrong in ({named: "none"}, {"inferay-endpoint": "another"}):
+        with pytest.raises(InferenceServerException, match="404"):
+            client.is_model_ready("linear", headers={**headers, **wrong})
